@@ -1,0 +1,234 @@
+"""Requests, rounds and bytes against the budgets of the design's section 9, counted by a proxy before a real S3 server."""
+
+import asyncio
+import os
+import subprocess
+import sys
+import textwrap
+
+import numpy as np
+import pytest
+import zarr
+
+import zarrvec
+from zarrvec.engine import engine as engines
+from zarrvec.engine.bridge import run_sync
+from zarrvec.engine.committer import Changes
+from zarrvec.faces.targets import repository_of
+from zarrvec.layout.delta import Delta
+from zarrvec.types import Entry, PackRef
+
+
+def forget_engines() -> None:
+    """Make the next open a cold one, as in a new process."""
+    run_sync(engines.close_engines())
+
+
+@pytest.fixture
+def url(proxied_bucket):
+    return f"zarrvec::{proxied_bucket.url}/data.zarr"
+
+
+@pytest.fixture
+def options(proxied_bucket):
+    return {"s3": proxied_bucket.storage_options, "zarrvec": {"max_staleness": 60}}
+
+
+def create(url, options, *, chunks=200, length=1024, name="x", **more):
+    root = zarr.open_group(url, mode="a", storage_options=options)
+    return root.create_array(
+        name, shape=(chunks, length), chunks=(1, length), dtype="f4", compressors=None, **more
+    )
+
+
+def numbers(shape, seed=0):
+    return np.random.default_rng(seed).random(shape, dtype="f4")
+
+
+def test_cold_open_and_read_a_chunk(url, options, s3_proxy):
+    data = numbers((200, 1024))
+    create(url, options)[:] = data
+    forget_engines()
+    with s3_proxy.counting() as count:
+        array = zarr.open_array(url, path="x", mode="r", storage_options=options)
+        assert np.array_equal(array[7], data[7])
+    assert count.total_requests <= 3, "\n".join(f"{r.kind} {r.target} {r.range}" for r in count.log)
+    assert count.rounds <= 3, [(r.kind, r.range, r.start, r.end) for r in count.log]
+    assert count.requests["LIST"] == 1
+
+
+def test_write_200_chunks(url, options, s3_proxy):
+    array = create(url, options)
+    with s3_proxy.counting() as count:
+        array[:] = numbers((200, 1024))
+    assert count.total_requests <= 2, count.log
+    assert count.rounds <= 2
+
+
+def test_write_200_chunks_over_others(url, options, s3_proxy):
+    array = create(url, options)
+    for seed in range(4):
+        with s3_proxy.counting() as count:
+            array[:] = numbers((200, 1024), seed)
+        assert count.total_requests <= 2, count.log
+
+
+def test_read_200_adjacent_chunks(url, options, s3_proxy):
+    data = numbers((200, 1024))
+    array = create(url, options)
+    array[:] = data
+    with s3_proxy.counting() as count:
+        assert np.array_equal(array[:], data)
+    assert count.total_requests == 1, count.log
+
+
+def test_read_10000_chunks(url, options, s3_proxy):
+    data = numbers((10_000, 1024))
+    array = create(url, options, chunks=10_000)
+    array[:] = data
+    forget_engines()
+    array = zarr.open_array(url, path="x", mode="r", storage_options=options)
+    array[0]
+    s3_proxy.configure(ttfb="50")  # what is asked for side by side overlaps, however busy the machine
+    with s3_proxy.counting() as count:
+        assert np.array_equal(array[:], data)
+    assert count.total_requests <= 8, count.log
+    assert count.rounds <= 2
+
+
+def test_is_there_a_newer_version(url, options, s3_proxy):
+    array = create(url, {**options, "zarrvec": {"max_staleness": 0}})
+    array[:] = 1
+    array[0]
+    with s3_proxy.counting() as count:
+        repository, _ = repository_of(array)
+        run_sync(repository.version())
+    assert count.total_requests == 1, count.log
+
+
+def test_metadata_of_a_1000_array_group(url, options, s3_proxy):
+    root = zarr.open_group(url, mode="a", storage_options=options)
+    with zarrvec.transaction(root, message="many arrays"):
+        for number in range(1000):
+            root.create_array(f"a{number}", shape=(8,), chunks=(4,), dtype="f4")
+    forget_engines()
+    s3_proxy.configure(ttfb="50")
+    with s3_proxy.counting() as count:
+        root = zarr.open_group(url, mode="r", storage_options=options)
+        assert len(dict(root.arrays())) == 1000
+    sizes = run_sync(_metadata_bytes(root))
+    assert count.total_requests <= 2 + -(-sizes // (256 << 10)), count.log
+    assert count.rounds <= 3, [(r.kind, r.range, r.start, r.end) for r in count.log]
+
+
+async def _metadata_bytes(root) -> int:
+    repository, _ = repository_of(root)
+    return sum(entry.length + len(key) for key, entry in await repository.list_keys(""))
+
+
+@pytest.fixture
+def million(url, options):
+    """A store of 10^6 chunks, 100 bytes each, made by one commit of entries in packs."""
+    array = create(url, options, chunks=1_000_000, length=25)
+    repository, _ = repository_of(array)
+    pack = os.urandom(12)
+
+    async def fill() -> None:
+        engine = await repository.engine()
+        entries = {}
+        at = 8
+        for number in range(1_000_000):
+            length = 3000 + number * 7919 % 1000
+            entries[f"x/c/{number}/0"] = Entry(0, length, pack, at)
+            at += length + 4
+        await engine.commit(Changes(delta=Delta(entries), packs=[PackRef(pack, at)]))
+
+    run_sync(fill())
+    return array
+
+
+def test_one_chunk_of_a_million(url, options, s3_proxy, million):
+    repository, _ = repository_of(million)
+
+    async def manifest_bytes() -> int:
+        engine = await repository.engine()
+        root = await engine.reader.root(await repository.version())
+        return sum(page.location.length for page in root.pages)
+
+    assert run_sync(manifest_bytes()) <= 4 * 1_000_000
+    forget_engines()
+    array = zarr.open_array(url, path="x", mode="r+", storage_options=options)
+    row = numbers((2, 25))
+    for number in (500_000, 3):
+        with s3_proxy.counting() as count:
+            array[number] = row[0]
+        assert count.total_requests <= 2, count.log
+        assert count.bytes_in - 100 <= 64 << 10
+    with zarrvec.transaction(array, message="many scattered changes, so that the delta is full"):
+        for number in range(0, 1_000_000, 2_000):
+            array[number] = row[1]
+    for number in range(7, 1_000_000, 90_001):
+        with s3_proxy.counting() as count:
+            array[number] = row[0]
+        assert count.requests["PUT"] <= 2, count.log
+        assert count.bytes_in - 100 <= 64 << 10
+    forget_engines()
+    with s3_proxy.counting() as count:
+        array = zarr.open_array(url, path="x", mode="r", storage_options=options)
+        assert np.array_equal(array[3], row[0])
+    assert count.total_requests <= 4, count.log
+    assert count.rounds <= 4
+
+
+def test_a_lost_race_costs_two_more(url, options, s3_proxy):
+    mine = create(url, options, chunks=4)
+    mine[0] = 1
+    run_in_a_process(url, options, "array[1] = 2")
+    with s3_proxy.counting() as count:
+        mine[2] = 3
+    assert count.total_requests <= 2 + 2, count.log
+    forget_engines()
+    array = zarr.open_array(url, path="x", mode="r", storage_options=options)
+    assert array[:, 0].tolist() == [1, 2, 3, 0]
+
+
+def test_eight_writers_at_once(url, options, s3_proxy):
+    s3_proxy.configure(ttfb="20")
+    data = numbers((8, 4096))
+    array = create(url, options, chunks=8, length=4096)
+    array[:] = data * 0 + 1
+
+    async def race() -> None:
+        handles = []
+        for _ in range(8):  # eight engines: nothing is shared, as between processes
+            repository, _ = repository_of(url, options)
+            engines._ENGINES.clear()
+            engine = await repository.engine()
+            await repository.version()
+            handles.append((repository, engine))
+
+        async def write(number: int) -> None:
+            _, engine = handles[number]
+            staging = engine.stage(await engine.current(checked_after=-1))
+            await staging.put(f"x/c/{number}/0", data[number].tobytes())
+            await engine.commit(await staging.changes())
+
+        await asyncio.gather(*(write(number) for number in range(8)))
+
+    averages = []
+    for _ in range(5):
+        with s3_proxy.counting() as count:
+            run_sync(race())
+        averages.append((count.total_requests - 8 * 2) / 8)  # opening is not the commit
+    assert np.mean(averages) <= 8, averages
+    forget_engines()
+    assert np.array_equal(zarr.open_array(url, path="x", mode="r", storage_options=options)[:], data)
+
+
+def run_in_a_process(url, options, line) -> None:
+    code = f"""
+        import zarr
+        array = zarr.open_array({url!r}, path="x", mode="r+", storage_options={options!r})
+        {line}
+    """
+    subprocess.run([sys.executable, "-c", textwrap.dedent(code)], check=True, timeout=60)

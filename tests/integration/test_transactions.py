@@ -1,0 +1,187 @@
+"""Many calls, one commit: visible inside at once, outside only at the end, and larger than memory."""
+
+import asyncio
+import gc
+import threading
+import tracemalloc
+from pathlib import Path
+
+import numpy as np
+import pytest
+import zarr
+
+import zarrvec
+from zarrvec.engine.bridge import run_sync
+from zarrvec.errors import ConflictError, OptionError, TransactionError
+
+
+@pytest.fixture
+def url(tmp_path):
+    return f"zarrvec://{tmp_path}/data.zarr"
+
+
+@pytest.fixture
+def root(url):
+    return zarr.open_group(url, mode="a", storage_options={"zarrvec": {"max_staleness": 0}})
+
+
+def test_one_commit_and_own_writes_are_seen(root, url):
+    before = len(zarrvec.history(root))
+    with zarrvec.transaction(root, message="import", author="ann") as transaction:
+        a = root.create_array("a", data=np.arange(10), chunks=(3,))
+        a[2:5] = -1
+        root.attrs["done"] = True
+        assert root["a"][:].tolist() == [0, 1, -1, -1, -1, 5, 6, 7, 8, 9]
+        assert sorted(root.keys()) == ["a"]
+        a.resize((4,))
+        del root["a"]
+        root.create_array("b", data=np.array([1.5]))
+        assert sorted(root.keys()) == ["b"]
+    newest, *older = zarrvec.history(root)
+    assert len(older) == before
+    assert (newest.message, newest.author, newest.automatic) == ("import", "ann", False)
+    assert newest.number == transaction.number
+    assert sorted(zarr.open_group(url, mode="r").keys()) == ["b"]
+
+
+def test_an_exception_discards(root, url):
+    root.create_array("a", data=np.array([1, 2, 3]))
+    before = zarrvec.history(root)
+    with pytest.raises(ZeroDivisionError), zarrvec.transaction(root):
+        root["a"][:] = 9
+        raise ZeroDivisionError
+    assert zarrvec.history(root) == before
+    assert root["a"][:].tolist() == [1, 2, 3]
+
+
+def test_an_empty_transaction_makes_no_commit(root):
+    before = zarrvec.history(root)
+    with zarrvec.transaction(root, message="nothing"):
+        assert list(root.keys()) == []
+    assert zarrvec.history(root) == before
+
+
+def test_other_threads_stay_outside(root):
+    root.create_array("a", data=np.array([1, 2, 3]), chunks=(1,))
+    seen = {}
+
+    def other():
+        seen["before"] = root["a"][:].tolist()
+        root["a"][2] = 30
+
+    with zarrvec.transaction(root):
+        root["a"][0] = 10
+        thread = threading.Thread(target=other)
+        thread.start()
+        thread.join()
+        assert root["a"][:].tolist() == [10, 2, 3]
+    assert seen["before"] == [1, 2, 3]
+    assert root["a"][:].tolist() == [10, 2, 30]
+
+
+def test_it_reads_one_version(root, url):
+    root.create_array("a", data=np.array([1, 2]), chunks=(1,))
+    outside = zarr.open_group(url, mode="r+")
+    with zarrvec.transaction(root):
+        assert root["a"][0] == 1
+        thread = threading.Thread(target=lambda: outside["a"].__setitem__(0, 5))
+        thread.start()
+        thread.join()
+        assert root["a"][0] == 1
+        root["a"][1] = 7
+    assert root["a"][:].tolist() == [5, 7]
+
+
+def test_what_was_read_and_changed_by_others_conflicts(root, url):
+    root.create_array("a", data=np.array([1, 2]), chunks=(2,))
+    with pytest.raises(ConflictError, match="a/c/0") as caught, zarrvec.transaction(root):
+        root["a"][0] = 10
+        thread = threading.Thread(target=lambda: zarr.open_group(url)["a"].__setitem__(1, 5))
+        thread.start()
+        thread.join()
+    assert caught.value.keys == ("a/c/0",)
+    assert root["a"][:].tolist() == [1, 5]
+
+
+@pytest.mark.parametrize("compressed", [True, False])
+def test_larger_than_memory(url, compressed):
+    options = {"zarrvec": {"pack_bytes": 1 << 20}}
+    root = zarr.open_group(url, mode="a", storage_options=options)
+    array = root.create_array(
+        "a",
+        shape=(512, 64, 1024),
+        chunks=(1, 8, 1024),
+        dtype="u1",
+        **({} if compressed else {"compressors": None}),
+    )
+    block = np.random.default_rng(0).integers(0, 255, (16, 64, 1024), dtype="u1")
+    array[:16] = block
+    gc.collect()
+    tracemalloc.start()
+    with zarrvec.transaction(array, message="32 MiB through packs of 1 MiB"):
+        for start in range(0, 512, 16):
+            array[start : start + 16] = block + np.uint8(start // 16)
+        peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 20 << 20
+    sizes = [path.stat().st_size for path in Path(url.removeprefix("zarrvec://")).glob("packs/*/*.pack")]
+    assert max(sizes) < 1.1 * (1 << 20)
+    assert len(sizes) < (512 * 64 * 1024) / (1 << 20) * 1.1 + 4
+    for start in (0, 256, 496):
+        assert np.array_equal(array[start : start + 16], block + np.uint8(start // 16))
+
+
+def test_an_ended_transaction_is_over(root):
+    with zarrvec.transaction(root) as transaction:
+        root.create_group("g")
+    with pytest.raises(TransactionError, match="not open"):
+        transaction.staging  # noqa: B018
+
+
+def test_at_tag_branch_diff_revert(root, url):
+    a = root.create_array("a", data=np.array([1, 2, 3]), chunks=(1,))
+    first = zarrvec.tag(root, "first")
+    a[1] = 20
+    root.create_array("b", data=np.array([4]))
+    assert zarrvec.at(root, "first")["a"][:].tolist() == [1, 2, 3]
+    assert zarrvec.at(a, first.number)[:].tolist() == [1, 2, 3]
+    assert zarrvec.at(a, first.id[:10])[:].tolist() == [1, 2, 3]
+    assert zarrvec.at(a, first.time)[:].tolist() == [1, 2, 3]
+    assert zarr.open_group(url, mode="r", storage_options={"zarrvec": {"at": "first"}})["a"][1] == 2
+    assert zarrvec.diff(root, "first") == {"a/c/1": "changed", "b/c/0": "added", "b/zarr.json": "added"}
+    with pytest.raises(ConflictError, match="first"):
+        zarrvec.tag(root, "first")
+    zarrvec.branch(root, "side", at="first")
+    side = zarr.open_group(url, mode="r+", storage_options={"zarrvec": {"branch": "side"}})
+    side["a"][0] = 100
+    assert side["a"][:].tolist() == [100, 2, 3]
+    assert root["a"][:].tolist() == [1, 20, 3]
+    with pytest.raises(ConflictError, match="side"):
+        zarrvec.branch(root, "side")
+    assert "Revert" in zarrvec.revert(root, "first").message
+    assert root["a"][:].tolist() == [1, 2, 3]
+    assert sorted(root.keys()) == ["a"]
+    assert zarrvec.diff(root, "first").keys() <= {"a/c/1"}
+
+
+@pytest.mark.parametrize("name", ["", "7", "../x", "a/b", "x" * 201, ".hidden"])
+def test_names_that_no_tag_can_have(root, name):
+    with pytest.raises(OptionError, match="tag="):
+        zarrvec.tag(root, name)
+
+
+def test_two_that_begin_one_branch_at_once(root, url):
+    root.create_array("a", data=np.array([1, 2]), chunks=(1,))
+    numbers = [commit.number for commit in zarrvec.history(root)]
+
+    async def race():
+        engine = await zarrvec.open_store(url).repository.engine()
+        commits = [await engine.heads.read(number) for number in numbers]
+        return await asyncio.gather(*(engine.branch("side", c) for c in commits), return_exceptions=True)
+
+    outcomes = run_sync(race())
+    refused = [outcome for outcome in outcomes if outcome is not None]
+    assert [type(outcome) for outcome in refused] == [ConflictError] * (len(numbers) - 1)
+    won = numbers[outcomes.index(None)]
+    side = zarrvec.open_store(url, branch="side")
+    assert [commit.number for commit in zarrvec.history(side)] == [won]

@@ -1,0 +1,161 @@
+"""Are the constants on disk those of the specifications, and does every cited section exist?"""
+
+import ast
+import importlib
+import re
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from zarrvec.engine import committer, heads, pruning, reader
+from zarrvec.format import commit, envelope, keys, manifest, pack, table
+from zarrvec.format.envelope import Kind
+from zarrvec.layout import coalesce, fold, packing
+
+ROOT = Path(__file__).parents[2]
+SPECS = ROOT / "specs"
+FORMAT = (SPECS / "format.md").read_text()
+COMMIT = (SPECS / "commit.md").read_text()
+STORAGE = (SPECS / "storage-operations.md").read_text()
+
+CONSTANTS = re.findall(r"^\| `(\w+)\.(\w+)` \| `(.+?)` \|", FORMAT, re.MULTILINE)
+
+
+def citations():
+    for path in sorted([*ROOT.glob("zarrvec/**/*.py"), *ROOT.glob("tests/**/*.py")]):
+        if path == Path(__file__):
+            continue
+        text = re.sub(r"\s+", " ", path.read_text())
+        for file, sections in re.findall(
+            r"``(specs/[\w./-]+)``(?:,? sections? ((?:\"[^\"]+\"(?:, | and )?)+)|)", text
+        ):
+            yield path.relative_to(ROOT).as_posix(), file, re.findall(r"\"([^\"]+)\"", sections)
+        for file, section in re.findall(r"``(specs/[\w./-]+)``, \"([^\"]+)\"", text):
+            yield path.relative_to(ROOT).as_posix(), file, [section]
+
+
+def sections(path):
+    return re.findall(r"^#+ (.+?)\s*$", path.read_text(), re.MULTILINE)
+
+
+@pytest.mark.parametrize(("module", "name", "value"), CONSTANTS)
+def test_constants_are_those_of_the_spec(module, name, value):
+    package = "zarrvec" if module == "types" else "zarrvec.format"
+    assert getattr(importlib.import_module(f"{package}.{module}"), name) == ast.literal_eval(value)
+
+
+def test_all_constants_on_disk_are_in_the_spec():
+    on_disk = {
+        ("envelope", "MAGIC"), ("envelope", "VERSION"), ("envelope", "FLAG_ZSTD"), ("pack", "MAGIC"),
+        ("pack", "END_MAGIC"), ("pack", "VERSION"), ("table", "INLINE"), ("table", "DELETED"), ("table", "CRC_BYTES"),
+        ("types", "PACK_ID_BYTES"), ("types", "WRITE_ID_BYTES"), ("commit", "NUMBER_LIMIT"), ("keys", "MAX_KEY_BYTES"),
+    }  # fmt: skip
+    assert on_disk <= {(module, name) for module, name, _ in CONSTANTS}
+
+
+def test_kinds():
+    (line,) = re.findall(r"^Kinds: (.+)\.$", FORMAT, re.MULTILINE)
+    assert line == ", ".join(f"{kind.name} {kind.value}" for kind in Kind)
+
+
+def section(text, name):
+    return re.split(r"^## ", text.partition(f"\n## {name}\n")[2], maxsplit=1, flags=re.MULTILINE)[0]
+
+
+def test_sizes_of_headers():
+    rows = re.findall(r"^\| (\d+) \| (\d+) \|", section(FORMAT, "Envelope"), re.MULTILINE)
+    assert sum(int(size) for _, size in rows) == envelope.HEADER.size == 20
+    assert [int(at) for at, _ in rows] == [0, 4, 5, 6, 8, 12, 16]
+    assert pack.HEADER.size == 8
+    assert pack.TRAILER.size == 16
+    assert table.HEADER.size == 6 * 4
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "struct"),
+    [
+        (FORMAT, "Root", manifest._RootRecord),
+        (FORMAT, "Pack", pack.Footer),
+        (COMMIT, "Commit", commit.Commit),
+    ],
+)
+def test_records_have_the_fields_of_the_spec(text, name, struct):
+    told = re.findall(r"^\| +(\d+) \| ([a-z ]+?) \|", section(text, name), re.MULTILINE)
+    short = {"time_us": "time"}
+    fields = [short.get(field, field).replace("_", " ") for field in struct.__struct_fields__]
+    described = [row for row in told if row[1] in fields]
+    assert [field for _, field in described] == fields
+    assert [int(number) for number, _ in described] == list(range(len(fields)))
+    assert msgspec.structs.fields(struct)
+
+
+def test_metadata_names():
+    told = set(
+        re.findall(r"`([\w.]+)`", FORMAT.partition("*metadata*, if its last segment is")[2].partition(";")[0])
+    )
+    assert told == keys.METADATA_NAMES
+
+
+@pytest.mark.parametrize(
+    ("text", "words", "value"),
+    [
+        (COMMIT, "exceeds 16 KiB", fold.DELTA_BYTES / 1024 == 16),
+        (COMMIT, "at most 32 KiB", fold.METADATA_BYTES / 1024 == 32),
+        (COMMIT, "exceeds 128 KiB", fold.DELTA_LIMIT_BYTES / 1024 == 128),
+        (COMMIT, "at most 4 KiB", fold.TINY_COMMIT_BYTES / 1024 == 4),
+        (COMMIT, "(512 bytes; metadata documents 64 KiB)", (fold.INLINE_BYTES, fold.METADATA_INLINE_BYTES) == (512, 65536)),
+        (COMMIT, "at least 1,024", fold._APPEND_ENTRIES == 1024),
+        (COMMIT, "at most 6 times", int(committer.CREATE_TRIES) == 6),
+        (COMMIT, "multiple of 64 SHOULD", pruning.EVERY == 64),
+        (COMMIT, "of the 256 commits behind the newest 64", (pruning.LOOK_AT, pruning.KEEP_NEWEST) == (256, 64)),
+        (COMMIT, "older than 10 minutes", pruning.KEEP_SECONDS == 600 == 2 * heads.TRUST_NEXT_SECONDS),
+        (STORAGE, "at most 1 MiB", reader.METADATA_AHEAD_BYTES == 1 << 20),
+        (COMMIT, "After 300 s", heads.TRUST_NEXT_SECONDS == 300),
+        (COMMIT, "8 hex digits", heads.MIN_ID_DIGITS == 8),
+        (FORMAT, "(16 MiB by default)", packing.PACK_BYTES == 16 << 20),
+        (STORAGE, "at most 256 KiB", coalesce.GAP_BYTES == 256 << 10),
+        (STORAGE, "longer than 8 MiB", coalesce.READ_BYTES == 8 << 20),
+        (STORAGE, "At most 64 requests", reader.CONCURRENCY == 64),
+        (STORAGE, "a cache of 64 MiB", reader.PAGE_CACHE_BYTES == 64 << 20),
+    ],
+)  # fmt: skip
+def test_numbers_in_the_text(text, words, value):
+    assert words in text
+    assert value
+
+
+@pytest.mark.parametrize(("where", "file", "cited"), list(citations()))
+def test_cited_sections_exist(where, file, cited):
+    path = ROOT / file
+    assert path.exists(), f"{where} cites {file}"
+    if cited:
+        assert set(cited) <= set(sections(path)), f"{where} cites {file}"
+
+
+def test_the_sections_that_others_rely_on_exist():
+    assert {"Envelope", "Key order", "Table", "Manifest page", "Root", "Pack"} <= set(
+        sections(SPECS / "format.md")
+    )
+    assert {
+        "Delta", "Folding", "Committing", "Conflicts", "Opening", "References", "Packing", "Transactions",
+    } <= set(sections(SPECS / "commit.md"))  # fmt: skip
+    assert {"Reads", "Listings", "fsspec"} <= set(sections(SPECS / "storage-operations.md"))
+
+
+@pytest.mark.parametrize("path", sorted(SPECS.rglob("*.md")), ids=lambda path: path.name)
+def test_links_lead_somewhere(path):
+    for link in re.findall(r"\]\(([^)#]+)\)", path.read_text()):
+        assert (path.parent / link).exists(), link
+
+
+def test_hex_examples_are_those_of_the_vectors():
+    """Each hex example, blanks and remarks left out, stands in a golden file."""
+    data = {path.stem: path.read_bytes().hex() for path in (SPECS / "vectors" / "valid").glob("*.bin")}
+    assert _hex(section(FORMAT, "Envelope")) == data["envelope_stored"]
+    assert _hex(section(FORMAT, "Root")) == data["root_empty"]
+
+
+def _hex(text):
+    line = text.partition("```\n")[2].partition("\n")[0]
+    return "".join(re.findall(r"^(?:[0-9a-f]{2,} *)+", line)[0].split())

@@ -1,0 +1,1 @@
+"""The only asynchronous orchestration: it carries out what `zarrvec.layout` decides, on `zarrvec.objects`."""

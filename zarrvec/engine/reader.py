@@ -1,0 +1,262 @@
+"""How are many values located, read together and checked?
+
+Source: ``specs/storage-operations.md``, section "Reads".
+"""
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Sequence
+from itertools import takewhile
+from typing import Final, NamedTuple, TypeAlias
+
+from zarrvec.engine.version import Version, View
+from zarrvec.errors import CorruptError, MissingObjectError
+from zarrvec.format.keys import is_metadata
+from zarrvec.format.manifest import Root, decode_page, decode_root
+from zarrvec.format.pack import check_value, pack_name
+from zarrvec.format.table import CRC_BYTES, Table
+from zarrvec.layout.coalesce import READ_BYTES, Range, Read, coalesce, split_long
+from zarrvec.objects.protocol import Data, Objects
+from zarrvec.types import Entry, Location, PageRef
+
+PAGE_CACHE_BYTES: Final = 64 << 20
+CONCURRENCY: Final = 64
+METADATA_AHEAD_BYTES: Final = 1 << 20
+"""Pages of metadata documents are read all together up to this size."""
+_THREAD_BYTES: Final = 256 << 10
+_THREAD_PAGES: Final = 4
+
+ByteRange: TypeAlias = tuple[int, int | None] | None
+"""(start, end) with the end exclusive or None for the value's end; a negative start counts from it; None for all."""
+
+
+class Request(NamedTuple):
+    """What is wanted of one key."""
+
+    key: str
+    byte_range: ByteRange = None
+
+
+class Found(NamedTuple):
+    """A value that was read, and the generation that it had."""
+
+    data: bytes
+    generation: int
+
+
+class Reader:
+    """Reads values and pages of one store, with a cache of pages.
+
+    Parameters
+    ----------
+    objects
+        The object storage.
+    """
+
+    def __init__(self, objects: Objects) -> None:
+        self._objects = objects
+        self._pages: OrderedDict[Location, Table] = OrderedDict()
+        self._page_bytes = 0
+        self._loading: dict[Location, asyncio.Task[dict[Location, Table]]] = {}
+        self._slots = asyncio.Semaphore(CONCURRENCY)
+
+    async def root(self, version: Version) -> Root:
+        """Return the root of a version, reading it if it stands in a pack."""
+        if version.root is None:
+            commit = version.commit
+            assert commit is not None
+            assert commit.root_at is not None
+            where = Location(*commit.root_at)
+            data = await self._get_range(Range(where.pack, where.offset, where.length))
+            name = f"{self._objects.name}/{pack_name(where.pack)} at {where.offset}"
+            version.root = decode_root(data, name=name, number=commit.root_number or commit.number)
+        return version.root
+
+    async def pages(self, refs: Sequence[PageRef]) -> list[Table]:
+        """Return manifest pages, from the cache or by few requests."""
+        tables = {ref.location: self._pages[ref.location] for ref in refs if ref.location in self._pages}
+        for location in tables:
+            self._pages.move_to_end(location)
+        missing = [ref for ref in refs if ref.location not in tables and ref.location not in self._loading]
+        if missing:
+            task = asyncio.ensure_future(self._load_pages(missing))
+            for ref in missing:
+                self._loading[ref.location] = task
+            task.add_done_callback(lambda _: [self._loading.pop(ref.location) for ref in missing])
+        for task in {self._loading[ref.location] for ref in refs if ref.location not in tables}:
+            tables |= await asyncio.shield(task)
+        return [tables[ref.location] for ref in refs]
+
+    def keep_page(self, location: Location, table: Table) -> None:
+        """Put a page into the cache."""
+        if location in self._pages:
+            return
+        self._pages[location] = table
+        self._page_bytes += table.nbytes
+        while self._page_bytes > PAGE_CACHE_BYTES and len(self._pages) > 1:
+            _, oldest = self._pages.popitem(last=False)
+            self._page_bytes -= oldest.nbytes
+
+    async def _load_pages(self, refs: Sequence[PageRef]) -> dict[Location, Table]:
+        parts = await self._fetch([Range(*ref.location) for ref in refs])
+
+        def decode() -> dict[Location, Table]:
+            tables = {}
+            for ref, data in zip(refs, parts, strict=True):
+                name = f"{self._objects.name}/{pack_name(ref.location.pack)} at {ref.location.offset}"
+                table = decode_page(data, name=name, number=ref.number)
+                if len(table) != ref.count:
+                    raise CorruptError(
+                        f"{name}: the page has {len(table)} entries, the root says {ref.count}."
+                    )
+                tables[ref.location] = table
+            return tables
+
+        tables = await asyncio.to_thread(decode) if len(refs) > _THREAD_PAGES else decode()
+        for location, table in tables.items():
+            self.keep_page(location, table)
+        return tables
+
+    async def locate(self, view: View, keys: Sequence[str]) -> list[Entry | None]:
+        """Return the entry of each key in one pass; None where there is no value."""
+        entries: list[Entry | None] = [view.find(key) for key in keys]
+        unknown = [index for index, entry in enumerate(entries) if entry is None]
+        if unknown:
+            root = await self.root(view.version)
+            by_page: dict[int, list[int]] = {}
+            for index in unknown:
+                page = root.page_of(keys[index])
+                if page is not None:
+                    by_page.setdefault(page, []).append(index)
+            numbers = with_metadata_pages(root, list(by_page))
+            tables = await self.pages([root.pages[number] for number in numbers])
+            for number, table in zip(numbers, tables, strict=True):
+                for index in by_page.get(number, ()):
+                    entries[index] = table.find(keys[index])
+        return [None if entry is None or entry.is_deleted else entry for entry in entries]
+
+    async def read(self, view: View, requests: Sequence[Request]) -> list[Found | None]:
+        """Read values, or parts of them; None where there is no value."""
+        entries = await self.locate(view, [request.key for request in requests])
+        return await self.read_entries([request.byte_range for request in requests], entries, requests)
+
+    async def read_entries(
+        self, byte_ranges: Sequence[ByteRange], entries: Sequence[Entry | None], requests: Sequence[Request]
+    ) -> list[Found | None]:
+        """Read what was located; whole values are checked against their CRC32C."""
+        found: list[Found | None] = [None] * len(entries)
+        ranges: list[Range] = []
+        wanted: list[tuple[int, Entry, bool]] = []
+        for index, (byte_range, entry) in enumerate(zip(byte_ranges, entries, strict=True)):
+            if entry is None:
+                continue
+            start, stop = _bounds(byte_range, entry.length)
+            if entry.data is not None:
+                found[index] = Found(entry.data[start:stop], entry.generation)
+            elif stop == start and entry.length:
+                found[index] = Found(b"", entry.generation)
+            else:
+                whole = start == 0 and stop == entry.length
+                length = stop - start + (CRC_BYTES if whole else 0)
+                ranges.append(Range(entry.pack, entry.offset + start, length))
+                wanted.append((index, entry, whole))
+        if ranges:
+            reads = coalesce(ranges)
+            await asyncio.gather(
+                *(self._read_values(read, ranges, wanted, requests, found) for read in reads)
+            )
+        return found
+
+    async def _read_values(
+        self,
+        read: Read,
+        ranges: Sequence[Range],
+        wanted: Sequence[tuple[int, Entry, bool]],
+        requests: Sequence[Request],
+        found: list[Found | None],
+    ) -> None:
+        data = await self._get_range(Range(read.pack, read.start, read.length))
+
+        def cut() -> list[int]:
+            """Cut the read into values; return those whose checksum fails."""
+            view = memoryview(data)
+            damaged = []
+            for which in read.wanted:
+                index, entry, whole = wanted[which]
+                at = ranges[which].start - read.start
+                part = view[at : at + ranges[which].length]
+                value = bytes(part[:-CRC_BYTES]) if whole else bytes(part)
+                if whole:
+                    try:
+                        check_value(value, part[-CRC_BYTES:], name="")
+                    except CorruptError:
+                        damaged.append(which)
+                        continue
+                found[index] = Found(value, entry.generation)
+            return damaged
+
+        damaged = await asyncio.to_thread(cut) if read.length > _THREAD_BYTES else cut()
+        for which in damaged:  # a bit may have flipped on the way: read the value once more, alone
+            index, entry, _ = wanted[which]
+            again = memoryview(await self._get_range(ranges[which]))
+            name = (
+                f"{requests[index].key!r} in {self._objects.name}/{pack_name(entry.pack)} at {entry.offset}"
+            )
+            value = check_value(bytes(again[:-CRC_BYTES]), again[-CRC_BYTES:], name=name)
+            found[index] = Found(value, entry.generation)
+
+    async def _fetch(self, ranges: Sequence[Range]) -> list[memoryview]:
+        """Fetch ranges by few requests, without checks."""
+        reads = coalesce(ranges)
+        datas = await asyncio.gather(
+            *(self._get_range(Range(read.pack, read.start, read.length)) for read in reads)
+        )
+        parts: dict[int, memoryview] = {}
+        for read, data in zip(reads, datas, strict=True):
+            view = memoryview(data)
+            for which in read.wanted:
+                at = ranges[which].start - read.start
+                parts[which] = view[at : at + ranges[which].length]
+        return [parts[which] for which in range(len(ranges))]
+
+    async def _get_range(self, wanted: Range) -> Data:
+        path = pack_name(wanted.pack)
+        pieces = split_long(wanted.start, wanted.length, size=READ_BYTES + READ_BYTES // 8)
+        datas = await asyncio.gather(*(self._get_piece(path, start, length) for start, length in pieces))
+        return datas[0] if len(datas) == 1 else b"".join(datas)
+
+    async def _get_piece(self, path: str, start: int, length: int) -> Data:
+        async with self._slots:
+            try:
+                data = await self._objects.get_range(path, start, length)
+            except MissingObjectError as error:
+                raise MissingObjectError(
+                    f"{self._objects.name}/{path}: the manifest names this pack, but it is not there. It was deleted, "
+                    "or the version is older than what garbage collection keeps; open a newer version."
+                ) from error
+        if len(data) != length:
+            raise CorruptError(
+                f"{self._objects.name}/{path}: {len(data)} bytes at {start}, expected {length}. The pack was cut short; "
+                "restore it from a copy, `zarrvec verify` lists all that is damaged."
+            )
+        return data
+
+
+def with_metadata_pages(root: Root, numbers: list[int]) -> list[int]:
+    """Add all pages of metadata documents where one of them is read: who opens a group soon needs the others."""
+    if not any(is_metadata(root.pages[number].first) for number in numbers):
+        return numbers
+    metadata = list(takewhile(lambda number: is_metadata(root.pages[number].first), range(len(root.pages))))
+    if sum(root.pages[number].location.length for number in metadata) > METADATA_AHEAD_BYTES:
+        return numbers
+    return sorted({*numbers, *metadata})
+
+
+def _bounds(byte_range: ByteRange, length: int) -> tuple[int, int]:
+    if byte_range is None:
+        return 0, length
+    start, stop = byte_range
+    if start < 0:
+        return max(0, length + start), length
+    start = min(start, length)
+    return start, max(start, length if stop is None else min(stop, length))

@@ -1,0 +1,147 @@
+"""Where do writes wait for their commit, and how do more of them than memory holds get there?
+
+Values are gathered until they fill a pack, which is then uploaded while more are gathered; at most two packs are on
+their way at once. Nothing of it is visible before the commit.
+
+Source: ``specs/commit.md``, section "Transactions".
+"""
+
+import asyncio
+from collections.abc import Mapping
+from typing import Final
+
+from zarrvec.engine.committer import Changes
+from zarrvec.engine.version import Version, View
+from zarrvec.engine.writer import Upload, Writer
+from zarrvec.format.keys import is_metadata, sort_key
+from zarrvec.layout.delta import Delta
+from zarrvec.layout.fold import holds_inline
+from zarrvec.layout.packing import split_values
+from zarrvec.types import Entry, PackRef
+
+IN_FLIGHT: Final = 2
+
+
+class Staging:
+    """Writes on top of one version, not yet committed.
+
+    Parameters
+    ----------
+    writer
+        Uploads full packs.
+    version
+        What is read and written on top of.
+    """
+
+    def __init__(self, writer: Writer, version: Version) -> None:
+        self._writer = writer
+        self.version = version
+        self._delta = Delta()
+        self._expects: dict[str, int] = {}
+        self.read_documents: dict[str, int] = {}
+        """Generation of each metadata document that was read inside a transaction, on which its writes rest."""
+        self._buffered: dict[str, bytes] = {}
+        self._buffered_bytes = 0
+        self._upload = Upload()
+        self._uploads: set[asyncio.Task[None]] = set()
+
+    @property
+    def view(self) -> View:
+        """What is read inside: the version, and what was written here."""
+        return View(version=self.version, overlay=self._delta)
+
+    def expect(self, key: str, generation: int) -> None:
+        """Note that a write rests on what was read; a key that was written here before rests on nothing."""
+        if key not in self._expects and self._delta.find(key) is None:
+            self._expects[key] = generation
+
+    async def put(self, key: str, data: bytes) -> None:
+        """Write a value."""
+        self._forget(key)
+        self._delta.entries[key] = Entry.inline(data)
+        if holds_inline(key, len(data)):
+            return
+        self._buffered[key] = data
+        self._buffered_bytes += len(data)
+        if self._buffered_bytes >= self._writer.pack_bytes:
+            await self._send()
+
+    def delete(self, key: str) -> None:
+        """Delete a key."""
+        self._forget(key)
+        self._delta.entries[key] = Entry(0)
+
+    def clear(self, prefix: str) -> None:
+        """Delete everything below a prefix."""
+        self._delta.clear(prefix, 0)
+        for key in [key for key in self._buffered if key not in self._delta.entries]:
+            self._forget(key)
+
+    def place(self, key: str, entry: Entry) -> None:
+        """Write a value that is in a pack, or inline, already."""
+        self._forget(key)
+        self._delta.entries[key] = entry.at(0)
+
+    def refer(self, packs: Mapping[bytes, int]) -> None:
+        """Name packs that placed entries refer to, with the bytes of values in each."""
+        self._upload.packs.extend(PackRef(*item) for item in packs.items())
+
+    def _forget(self, key: str) -> None:
+        self._buffered_bytes -= len(self._buffered.pop(key, b""))
+
+    async def _send(self) -> None:
+        """Send full packs on their way; what fills none stays and waits for more."""
+        values = sorted(self._buffered.items(), key=lambda value: sort_key(value[0]))
+        runs = split_values([len(data) for _, data in values], self._writer.pack_bytes)
+        rest = values[slice(*runs[-1])]
+        self._buffered, self._buffered_bytes = {}, 0
+        if len(runs) > 1 and (size := sum(len(data) for _, data in rest)) < self._writer.pack_bytes:
+            self._buffered, self._buffered_bytes = dict(rest), size
+            runs.pop()
+        for start, stop in runs:
+            await self._send_values(values[start:stop])
+
+    async def _send_values(self, values: list[tuple[str, bytes]]) -> None:
+        while len(self._uploads) >= IN_FLIGHT:
+            done, self._uploads = await asyncio.wait(self._uploads, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()
+        self._uploads.add(asyncio.ensure_future(self._send_pack(values)))
+
+    async def _send_pack(self, values: list[tuple[str, bytes]]) -> None:
+        upload = Upload()
+        await self._writer.put_values(upload, values, self.version)
+        for key, (data, entry) in upload.located.items():
+            mine = self._delta.entries.get(key)
+            if mine is not None and mine.data is data:
+                self._delta.entries[key] = entry
+        self._upload.packs.extend(upload.packs)
+
+    async def changes(self, *, message: str = "", author: str = "", automatic: bool = True) -> Changes:
+        """Wait for all uploads and return what is to be committed."""
+        try:
+            for task in self._uploads:
+                await task
+        except BaseException:
+            await self.discard()
+            raise
+        self._uploads = set()
+        return Changes(
+            delta=self._delta,
+            expects=self._expects,
+            packs=self._upload.packs,
+            message=message,
+            author=author,
+            automatic=automatic,
+        )
+
+    async def discard(self) -> None:
+        """Stop uploads; what was uploaded is garbage that no commit names."""
+        for task in self._uploads:
+            task.cancel()
+        await asyncio.gather(*self._uploads, return_exceptions=True)
+        self._uploads = set()
+
+    def written_documents(self) -> list[str]:
+        """Return the metadata documents that were written or deleted here."""
+        return [key for key in self._delta.entries if is_metadata(key)]

@@ -1,0 +1,1 @@
+"""How zarr and fsspec see a store: as a zarr store, a filesystem, and attributes of arrays."""

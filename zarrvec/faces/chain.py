@@ -1,0 +1,85 @@
+"""How is one chunk decoded and encoded in one pass, with no task per codec and chunk?
+
+Both zarr lines have synchronous codecs; a chain that holds one without falls back to zarr's own pipeline.
+"""
+
+from dataclasses import dataclass, field
+from importlib import import_module
+from typing import Any, Self
+
+from zarr.abc.codec import SupportsSyncCodec
+from zarr.core.buffer import Buffer, NDBuffer
+from zarr.core.codec_pipeline import BatchedCodecPipeline, fill_value_or_default
+
+try:  # newer zarr
+    _merge: Any = import_module("zarr.core.chunk_utils")._merge_chunk_array
+except ImportError:  # 3.1: a method of the pipeline
+    _merge = None
+
+
+@dataclass(slots=True)
+class Chain:
+    """The codecs of a pipeline, called one after the other.
+
+    Parameters
+    ----------
+    pipeline
+        Whose codecs they are.
+    """
+
+    pipeline: BatchedCodecPipeline
+    _specs: dict[tuple[int, ...], list[Any]] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, pipeline: BatchedCodecPipeline) -> Self | None:
+        """Return the chain of a pipeline, None if one of its codecs has no synchronous form."""
+        usable = all(
+            isinstance(codec, SupportsSyncCodec) and getattr(codec, "_sync_capable", True)
+            for codec in pipeline
+        )
+        return cls(pipeline) if usable else None
+
+    def _chain(self, spec: Any) -> list[Any]:
+        """Return the spec that each codec sees, from the array's side to the store's."""
+        chain = self._specs.get(spec.shape)
+        if chain is None:
+            chain = []
+            for codec in self.pipeline:
+                chain.append((codec, spec))
+                spec = codec.resolve_metadata(spec)
+            self._specs[chain[0][1].shape] = chain
+        return chain
+
+    def decode(self, data: Buffer, spec: Any) -> NDBuffer:
+        """Decode a chunk."""
+        value: Any = data
+        for codec, codec_spec in reversed(self._chain(spec)):
+            value = codec._decode_sync(value, codec_spec)
+        decoded: NDBuffer = value
+        return decoded
+
+    def encode(self, chunk: NDBuffer, spec: Any) -> Buffer | None:
+        """Encode a chunk; None if a codec leaves nothing of it."""
+        value: Any = chunk
+        for codec, codec_spec in self._chain(spec):
+            value = codec._encode_sync(value, codec_spec)
+            if value is None:
+                return None
+        encoded: Buffer = value
+        return encoded
+
+
+def merge_chunk(
+    pipeline: BatchedCodecPipeline,
+    old: NDBuffer | None,
+    value: NDBuffer,
+    info: Any,
+    drop_axes: tuple[int, ...],
+) -> NDBuffer | None:
+    """Put what is written over what a chunk held; None if the chunk then is empty and empty ones are not kept."""
+    _, spec, chunk_selection, out_selection, is_complete = info
+    merge: Any = _merge or pipeline._merge_chunk_array
+    chunk: NDBuffer = merge(old, value, out_selection, spec, chunk_selection, is_complete, drop_axes)
+    if not spec.config.write_empty_chunks and chunk.all_equal(fill_value_or_default(spec)):
+        return None
+    return chunk

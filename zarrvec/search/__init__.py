@@ -1,0 +1,1 @@
+"""How vectors are found by nearness: exact search over any Zarr array, without an index."""

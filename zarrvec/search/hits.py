@@ -1,0 +1,114 @@
+"""What a search returns."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from zarrvec.errors import OptionError
+
+if TYPE_CHECKING:
+    import xarray
+
+_REPR_QUERIES = 3
+_REPR_HITS = 5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SearchStats:
+    """What a search cost."""
+
+    vectors: int
+    """Rows compared with the queries: those selected that are finite."""
+    bytes_decoded: int
+    """Decoded bytes of the chunks that were read, clipped to the array."""
+    chunks_read: int
+    """Chunks that were read; inner chunks if the array is sharded."""
+    seconds: float
+    """Wall time."""
+    requests: int | None = None
+    """Requests to the object storage; None if the store does not count them."""
+    bytes_read: int | None = None
+    """Bytes that came from the object storage; None if the store does not count them."""
+    rounds: int | None = None
+    """Requests that had to wait for one another; None if the store does not count them."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
+class Hits:
+    """The nearest rows of each query, nearest first.
+
+    A batch of q queries gives arrays that start with (q, k), a single query of shape (d,) gives arrays that start with
+    (k,). There is no padding: every place holds a row, so that k is the k asked for, or the number of rows that can match
+    (selected by ``where`` and finite) when that is smaller; it is the same for all queries of a batch.
+
+    Examples
+    --------
+    >>> import numpy as np, zarr
+    >>> from zarrvec.search.exact import search_exact
+    >>> array = zarr.create_array(zarr.storage.MemoryStore(), data=np.eye(4, dtype="f4"), chunks=(2, 4))
+    >>> hits = search_exact(array, [0, 0, 2, 1], k=2, metric="ip")
+    >>> hits
+    <Hits: 1 query, k=2>
+    ids [2 3] distances [-2. -1.]
+    >>> len(hits), hits.stats.chunks_read
+    (2, 2)
+    """
+
+    ids: npt.NDArray[np.int64]
+    """([q,] k) int64: positions in the leading axes, flattened in C order."""
+    distances: npt.NDArray[np.float32]
+    """([q,] k) float32, ascending; what they mean is in `zarrvec.search.metrics`. Ordered by the float64 distance and then
+    by id, so ids need not ascend where two distances differ by less than float32 shows."""
+    indices: tuple[npt.NDArray[np.int64], ...]
+    """The ids as one ([q,] k) int64 array for each leading axis; ``array[hits.indices[0][i], ...]``."""
+    vectors: npt.NDArray[Any] | None = None
+    """([q,] k, d) in the dtype of the array, if they were asked for."""
+    stats: SearchStats
+
+    def __len__(self) -> int:
+        """Return the length of the first axis: queries of a batch, hits of a single query."""
+        return len(self.ids)
+
+    def __repr__(self) -> str:
+        ids, distances = np.atleast_2d(self.ids), np.atleast_2d(self.distances)
+        count, k = ids.shape
+        lines = [f"<Hits: {count} {'query' if count == 1 else 'queries'}, k={k}>"]
+        for row_ids, row_distances in zip(ids[:_REPR_QUERIES], distances[:_REPR_QUERIES], strict=True):
+            more = " ..." if k > _REPR_HITS else ""
+            near = np.array2string(row_distances[:_REPR_HITS], precision=4)
+            lines.append(f"ids {row_ids[:_REPR_HITS]}{more} distances {near}{more}")
+        if count > _REPR_QUERIES:
+            lines.append("...")
+        return "\n".join(lines)
+
+    def to_xarray(self) -> "xarray.Dataset":
+        """Return the hits as a dataset with dimensions ``query`` (for a batch), ``rank`` and ``component``.
+
+        Variables are ``ids``, ``distances``, ``index_0``, ``index_1``, ... and ``vectors`` if there are any.
+
+        Raises
+        ------
+        OptionError
+            If xarray is not installed.
+
+        Examples
+        --------
+        >>> import numpy as np, zarr
+        >>> from zarrvec.search.exact import search_exact
+        >>> array = zarr.create_array(zarr.storage.MemoryStore(), data=np.eye(4, dtype="f4"), chunks=(2, 4))
+        >>> dict(search_exact(array, np.eye(4)[:2], k=3, metric="l2").to_xarray().sizes)
+        {'query': 2, 'rank': 3}
+        """
+        try:
+            import xarray
+        except ImportError as error:
+            message = "to_xarray() needs the package xarray, which is not installed: run `pip install xarray`"
+            raise OptionError(message) from error
+        dims = ("query", "rank")[-self.ids.ndim :]
+        variables: dict[str, Any] = {"ids": (dims, self.ids), "distances": (dims, self.distances)}
+        variables |= {f"index_{axis}": (dims, index) for axis, index in enumerate(self.indices)}
+        if self.vectors is not None:
+            variables["vectors"] = ((*dims, "component"), self.vectors)
+        return xarray.Dataset(variables)

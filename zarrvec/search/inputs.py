@@ -1,0 +1,153 @@
+"""Which arrays, queries and selections can be searched, and what they mean."""
+
+import operator
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+from zarr.types import AnyArray
+
+from zarrvec.errors import SearchError
+
+_DTYPES: Final = ("float16", "float32", "float64", "int8", "uint8")
+
+
+def check_array(array: AnyArray) -> None:
+    """Raise if the array does not hold vectors on its last axis.
+
+    Raises
+    ------
+    SearchError
+        If it has fewer than two axes, vectors of width 0, or a dtype other than float16, 32, 64, int8, uint8.
+    """
+    if array.ndim <= 1:
+        raise SearchError(
+            f"array of shape {array.shape} holds no rows of vectors: expected (n, d) or more leading axes with the vector "
+            "on the last; give a single vector a leading axis of length 1"
+        )
+    if array.shape[-1] == 0:
+        raise SearchError(
+            f"array of shape {array.shape} holds vectors of width 0: expected at least 1 component"
+        )
+    if np.dtype(array.dtype).name not in _DTYPES:
+        raise SearchError(
+            f"array of dtype {array.dtype} can't be searched: expected {', '.join(_DTYPES)}; convert it first"
+        )
+
+
+def as_k(k: object) -> int:
+    """Return k as a positive int.
+
+    Raises
+    ------
+    SearchError
+        If it is no integer or less than 1.
+    """
+    try:
+        number = operator.index(k)  # type: ignore[arg-type]
+    except TypeError as error:
+        raise SearchError(f"k={k!r} is no integer: expected the number of hits, at least 1") from error
+    if number < 1:
+        raise SearchError(f"k={number} asks for no hits: expected at least 1")
+    return number
+
+
+def as_queries(queries: npt.ArrayLike, width: int) -> tuple[npt.NDArray[np.float64], bool]:
+    """Return the queries as (q, d) float64, and whether it was a single one of shape (d,).
+
+    Raises
+    ------
+    SearchError
+        If they are not real numbers, not 1-D or 2-D, of another width, or not finite.
+
+    Examples
+    --------
+    >>> as_queries([1, 2], 2)
+    (array([[1., 2.]]), True)
+    """
+    try:
+        given = np.asarray(queries)
+    except ValueError as error:
+        raise SearchError("queries differ in width: expected (d,) or (q, d)") from error
+    if given.dtype.kind not in "fiub" and given.size:
+        raise SearchError(f"queries of dtype {given.dtype} are not real numbers: expected floats or integers")
+    if given.ndim not in (1, 2):
+        raise SearchError(
+            f"queries of shape {given.shape}: expected one of shape (d,) or a batch of shape (q, d)"
+        )
+    if given.shape[-1] != width:
+        raise SearchError(
+            f"queries of shape {given.shape} have width {given.shape[-1]}, but the vectors of the array have width {width}"
+        )
+    with np.errstate(over="ignore"):
+        batch = np.array(given.reshape(-1, width), dtype=np.float64)
+    wrong = np.flatnonzero(~np.isfinite(batch).all(axis=1))
+    if wrong.size:
+        raise SearchError(
+            f"{wrong.size} of {len(batch)} queries hold NaN or infinity, the first is query {wrong[0]}: nothing is near "
+            "them; leave them out"
+        )
+    return batch, given.ndim == 1
+
+
+def as_selection(where: object, leading: tuple[int, ...]) -> npt.NDArray[np.bool_] | None:
+    """Return which rows are searched, as a boolean array of the leading shape; None for all.
+
+    Parameters
+    ----------
+    where
+        None; booleans of the leading shape or flattened; integer ids in any order, repeats count once; or a slice of ids.
+        Ids count the rows in C order over the leading axes, as in `Hits.ids`; negative ids are not taken from the end.
+    leading
+        Shape of the array without its last axis.
+
+    Raises
+    ------
+    SearchError
+        If it is something else or does not fit the leading shape.
+
+    Examples
+    --------
+    >>> as_selection([0, 3], (2, 2)).tolist()
+    [[True, False], [False, True]]
+    """
+    count = int(np.prod(leading, dtype=np.int64))
+    if where is None:
+        return None
+    if callable(where) and not hasattr(where, "__array__"):
+        raise SearchError(
+            f"where={where!r} is a callable, which needs a vector index on the array; evaluate it on the sibling array and "
+            "pass the boolean mask"
+        )
+    if isinstance(where, slice):
+        mask = np.zeros(count, dtype=np.bool_)
+        try:
+            mask[where] = True
+        except (TypeError, ValueError) as error:
+            raise SearchError(f"where={where!r} is no slice of ids: {error}") from error
+        return mask.reshape(leading)
+    given = _as_array(where)
+    if given.dtype.kind == "b":
+        if given.shape not in (leading, (count,)):
+            raise SearchError(
+                f"where is a mask of shape {given.shape}: expected the leading shape {leading} or ({count},)"
+            )
+        return given.reshape(leading)
+    if given.ndim != 1 or (given.size and given.dtype.kind not in "iu"):
+        raise SearchError(
+            f"where of dtype {given.dtype} and shape {given.shape}: expected a boolean mask, a 1-D sequence of integer ids "
+            "or a slice"
+        )
+    if given.size and (int(given.min()) < 0 or int(given.max()) >= count):
+        wrong = given[(given < 0) | (given >= count)][0]
+        raise SearchError(f"where holds the id {wrong}: expected ids from 0 to {count - 1}")
+    mask = np.zeros(count, dtype=np.bool_)
+    mask[given.astype(np.int64)] = True
+    return mask.reshape(leading)
+
+
+def _as_array(where: object) -> npt.NDArray[Any]:
+    try:
+        return np.asarray(where)
+    except ValueError as error:
+        raise SearchError(f"where is ragged: expected a mask, ids or a slice ({error})") from error
