@@ -7,9 +7,11 @@ makes its own loop.
 import asyncio
 import atexit
 import concurrent.futures
+import contextlib
 import contextvars
 import os
 import threading
+import time
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -17,8 +19,33 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 
+_PATIENCE_SECONDS = 10  # how long the end of the interpreter waits for requests in flight
+
+
+class _Loop(asyncio.SelectorEventLoop):
+    """A loop that knows which threads are calling into it.
+
+    obstore's threads hand results over by `call_soon_threadsafe`. One that is still inside it when the interpreter ends,
+    because the loop was faster than the rest of the call, is ended by CPython amid foreign frames: the process aborts.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.callers: set[int] = set()
+
+    def call_soon_threadsafe(  # type: ignore[override] # mypy knows no other signature with a TypeVarTuple as equal
+        self, callback: Callable[..., object], *args: Any, context: contextvars.Context | None = None
+    ) -> asyncio.Handle:
+        me = threading.get_ident()
+        self.callers.add(me)
+        try:
+            return super().call_soon_threadsafe(callback, *args, context=context)
+        finally:
+            self.callers.discard(me)
+
+
 class _Bridge:
-    loop: asyncio.AbstractEventLoop | None = None
+    loop: _Loop | None = None
     thread: threading.Thread | None = None
     lock = threading.Lock()
     after_fork: list[Callable[[], None]] = []  # noqa: RUF012 - one per process, on purpose
@@ -28,7 +55,7 @@ class _Bridge:
     def get_loop(cls) -> asyncio.AbstractEventLoop:
         with cls.lock:
             if cls.loop is None:
-                cls.loop = asyncio.new_event_loop()
+                cls.loop = _Loop()
                 cls.thread = threading.Thread(target=cls.loop.run_forever, name="zarrvec", daemon=True)
                 cls.thread.start()
             return cls.loop
@@ -47,9 +74,13 @@ class _Bridge:
         loop, thread = cls.loop, cls.thread
         if loop is None or thread is None or not thread.is_alive():
             return
-        asyncio.run_coroutine_threadsafe(_cancel_all(), loop).result(timeout=10)
+        with contextlib.suppress(TimeoutError):
+            asyncio.run_coroutine_threadsafe(_cancel_all(), loop).result(timeout=_PATIENCE_SECONDS)
         loop.call_soon_threadsafe(loop.stop)
-        thread.join(timeout=10)
+        thread.join(timeout=_PATIENCE_SECONDS)
+        give_up = time.monotonic() + _PATIENCE_SECONDS
+        while loop.callers and time.monotonic() < give_up:
+            time.sleep(0.001)
 
 
 async def _cancel_all() -> None:

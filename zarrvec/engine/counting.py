@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from zarrvec.engine.engine import _ENGINES, Engine, Place, engine_for
-from zarrvec.objects.protocol import Data, ObjectInfo, Objects
+from zarrvec.objects.protocol import Closable, Data, ObjectInfo, Objects
 
 
 @dataclass(slots=True, kw_only=True)
@@ -92,6 +92,11 @@ class CountingObjects:
         """See `Objects.delete`."""
         self._requests.delete += len(paths)
         await self._inner.delete(paths)
+
+    async def close(self) -> None:
+        """See `Closable.close`."""
+        if isinstance(self._inner, Closable):
+            await self._inner.close()
 
 
 async def count_requests(place: Place) -> Requests:

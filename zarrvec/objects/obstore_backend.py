@@ -4,8 +4,9 @@ Facts it rests on are in ``specs/storage-operations.md``: mode ``create`` is If-
 (obstore's own merging reads far more than asked), a client never crosses a fork.
 """
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+import asyncio
+from collections.abc import Awaitable, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import obstore
 from obstore import exceptions as failures
@@ -24,6 +25,9 @@ _ACCESS_HINTS = (
     "credential",
     "169.254",
 )
+
+
+T = TypeVar("T")
 
 
 class ObstoreObjects:
@@ -46,12 +50,13 @@ class ObstoreObjects:
         self._store = store
         self._store_once = store_once
         self.name = name
+        self._in_flight: set[asyncio.Future[Any]] = set()
 
     async def get(self, path: str) -> Data | None:
         """See `Objects.get`."""
         try:
-            result = await obstore.get_async(self._store, path)
-            return memoryview(await result.bytes_async())
+            result = await self._finish(obstore.get_async(self._store, path))
+            return memoryview(await self._finish(result.bytes_async()))
         except FileNotFoundError as error:
             if "NoSuchBucket" in str(error):
                 raise self._failed(path, error) from error
@@ -62,7 +67,8 @@ class ObstoreObjects:
     async def get_range(self, path: str, start: int, length: int) -> Data:
         """See `Objects.get_range`."""
         try:
-            return memoryview(await obstore.get_range_async(self._store, path, start=start, length=length))
+            request = obstore.get_range_async(self._store, path, start=start, length=length)
+            return memoryview(await self._finish(request))
         except FileNotFoundError as error:
             raise MissingObjectError(f"{self.name}/{path}: there is no such object.") from error
         except failures.BaseError as error:
@@ -71,14 +77,15 @@ class ObstoreObjects:
     async def put(self, path: str, data: bytes) -> None:
         """See `Objects.put`."""
         try:
-            await obstore.put_async(self._store, path, data)
+            await self._finish(obstore.put_async(self._store, path, data))
         except (failures.BaseError, OSError) as error:
             raise self._failed(path, error) from error
 
     async def create(self, path: str, data: bytes) -> bool:
         """See `Objects.create`."""
         try:
-            await obstore.put_async(self._store_once, path, data, mode="create", use_multipart=False)
+            request = obstore.put_async(self._store_once, path, data, mode="create", use_multipart=False)
+            await self._finish(request)
         except failures.AlreadyExistsError:
             return False
         except (failures.BaseError, OSError) as error:
@@ -89,13 +96,14 @@ class ObstoreObjects:
         """See `Objects.list`."""
         found: list[ObjectInfo] = []
         try:
-            async for batch in obstore.list(self._store, prefix or None, chunk_size=1000):
+            batches = obstore.list(self._store, prefix or None, chunk_size=1000)
+            while limit is None or len(found) < limit:
                 found.extend(
                     ObjectInfo(meta["path"], meta["size"], meta["last_modified"].timestamp())
-                    for meta in batch
+                    for meta in await self._finish(anext(batches))
                 )
-                if limit is not None and len(found) >= limit:
-                    break
+        except StopAsyncIteration:
+            pass
         except (failures.BaseError, OSError) as error:
             raise self._failed(prefix, error) from error
         return sorted(found)[:limit]
@@ -103,11 +111,25 @@ class ObstoreObjects:
     async def delete(self, paths: Sequence[str]) -> None:
         """See `Objects.delete`."""
         try:
-            await obstore.delete_async(self._store, list(paths))
+            await self._finish(obstore.delete_async(self._store, list(paths)))
         except FileNotFoundError:
             return
         except failures.BaseError as error:
             raise self._failed(",".join(paths[:3]), error) from error
+
+    async def close(self) -> None:
+        """Wait for the requests whose callers went away."""
+        await asyncio.gather(*self._in_flight, return_exceptions=True)
+
+    async def _finish(self, request: Awaitable[T]) -> T:
+        """Await a request of obstore's, which goes on when the caller is cancelled.
+
+        A cancelled one would be dropped by a thread of obstore's at a moment that nobody can wait for.
+        """
+        future = asyncio.ensure_future(request)
+        self._in_flight.add(future)
+        future.add_done_callback(self._in_flight.discard)
+        return await asyncio.shield(future)
 
     def _failed(self, path: str, error: Any) -> StorageError:
         text = str(error).split("Debug source:")[0].strip()
