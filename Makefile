@@ -89,12 +89,12 @@ clean:
 
 %/.installed: %/.python pyproject.toml constraints.txt
 	@echo "== $*: installing zarrvec"
-	@$*/$(PIP) --editable .
+	@$*/$(PIP) --editable '.[search]'
 	@touch $@
 
 %/.test-tools: %/.installed
 	@echo "== $*: installing what the tests need"
-	@$*/$(PIP) --editable '.[s3]' --group test
+	@$*/$(PIP) --editable '.[s3,search]' --group test
 	@touch $@
 
 %/.lint-tools: %/.test-tools

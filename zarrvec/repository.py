@@ -5,7 +5,7 @@ coroutines here run in the engine's loop (`zarrvec.engine.bridge`), whoever's lo
 """
 
 import contextvars
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from types import TracebackType
 from typing import Any, Final, Self
@@ -13,7 +13,7 @@ from typing import Any, Final, Self
 from zarrvec.engine import listing
 from zarrvec.engine.bridge import call_after_fork, run_sync
 from zarrvec.engine.committer import Changes
-from zarrvec.engine.engine import Engine, Place, engine_for
+from zarrvec.engine.engine import Engine, Place, engine_for, known_heads
 from zarrvec.engine.heads import now
 from zarrvec.engine.outcomes import StaleError
 from zarrvec.engine.reader import Found, Request
@@ -127,6 +127,25 @@ class Repository:
         """Return what a read sees now: the open transaction, or a version."""
         transaction = self.transaction
         return transaction.staging.view if transaction is not None else View(version=await self.version())
+
+    def pinned(self, version: Version) -> "Repository":
+        """Return a handle that sees one version, which is open already, and nothing else."""
+        handle = Repository(self.place, at=version.number if self.at is None else self.at)
+        handle._pinned = version
+        return handle
+
+    def view_at_hand(self) -> View | None:
+        """Return what a read sees now, from any thread, if nothing need be asked of the storage; None otherwise."""
+        transaction = self.transaction
+        if transaction is not None:
+            return transaction.staging.view
+        if self.at is not None:
+            return None if self._pinned is None else View(version=self._pinned)
+        heads = known_heads(self.place)
+        if heads is None or not self._listed:
+            return None
+        version = heads.known(checked_after=max(self._made_at, now() - self.max_staleness))
+        return None if version is None else View(version=version)
 
     async def read(self, requests: Sequence[Request], view: View | None = None) -> list[Found | None]:
         """Read values, all of one version."""
@@ -316,6 +335,8 @@ class Transaction:
         self._staging: Staging | None = None
         self._token: contextvars.Token[Mapping[str, Transaction]] | None = None
         self.touched: set[Repository] = set()
+        self.last: dict[str, Callable[[], None]] = {}
+        """Called at the end of the ``with``, before the commit; one for each name."""
         self.number: int | None = None
         """Number of the commit, once there is one."""
 
@@ -343,21 +364,32 @@ class Transaction:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         staging = self.staging
-        assert self._token is not None
-        repository = self._repository
-        _OPEN.reset(self._token)
-        self._staging = None
-        for handle in {repository, *self.touched}:
-            handle.note_read(staging)
         if kind is not None:
+            self._leave()
             run_sync(staging.discard())
             return
+        try:
+            for last in self.last.values():
+                last()
+        except BaseException:
+            self._leave()
+            run_sync(staging.discard())
+            raise
+        self._leave()
+        repository = self._repository
         version = run_sync(
             repository.commit(staging, message=self._message, author=self._author, automatic=self._automatic)
         )
         self.number = version.number
         for other in self.touched - {repository}:
             other.note_written(staging, version)
+
+    def _leave(self) -> None:
+        assert self._token is not None
+        _OPEN.reset(self._token)
+        for handle in {self._repository, *self.touched}:
+            handle.note_read(self.staging)
+        self._staging = None
 
     def __reduce__(self) -> str:
         raise TransactionError("An open transaction can't be pickled; commit it first.")

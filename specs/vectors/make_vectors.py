@@ -3,7 +3,8 @@
 
 Everything is fixed (ids, times, contents), so that a second run writes the same bytes. ``valid.json`` says what each
 file in ``valid/`` holds, ``invalid.json`` which error each file in ``invalid/`` must raise and through which parser,
-``key_order.json`` the order of keys. Bytes are in hex. Files in ``valid/`` are never changed once a release has
+``key_order.json`` the order of keys. ``index.json`` has vector indexes as the head and the values by key, ``index_invalid.json``
+what must be refused when it is changed in them. Bytes are in hex. Files in ``valid/`` are never changed once a release has
 written stores like them: a new format version adds files.
 """
 
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
 from numcodecs import zstd
 
 from zarrvec.format.commit import Commit, encode_commit
@@ -30,6 +32,10 @@ from zarrvec.format.pack import (
     values_end,
 )
 from zarrvec.format.table import encode_table, planes
+from zarrvec.search.groups import groups_of
+from zarrvec.search.head import Calibration, Curve, Deleted, Groups, Head, Segment
+from zarrvec.search.quantize import quantize, quantize_centroids
+from zarrvec.search.records import LIST_HEAD, SHARED_HEAD, Entries, Layout, ListTable
 from zarrvec.types import Clear, Entry, Location, PackRef, PageRef
 
 TIME_US = 1_767_225_600_000_000  # 2026-01-01 UTC
@@ -314,6 +320,273 @@ def _root_with(**changed: bytes) -> bytes:
     )
 
 
+ROWS_OF_INDEX = (
+    np.array([[(7 * row + 11 * axis * row + axis) % 23 - 11 for axis in range(6)] for row in range(40)], "f4")
+    / 4
+)
+"""Sums of their squares are exact in float32, so every machine makes the same index of them."""
+FIRST_ROWS = 30
+DELETED = (3, 17, 35)
+CALIBRATION = Calibration(
+    source="rows", queries=40, nprobe=(1, 2, 3, 4), far=9.5,
+    curves=(
+        Curve(k=1, recall=(0.75, 0.9, 0.975, 1.0), error=(0.0625, 0.03125, 0.015625, 0.0), loss={"4": 0.125, "8": 0.0}),
+        Curve(k=10, recall=(0.5, 0.75, 0.95, 1.0), error=(0.03125, 0.03125, 0.015625, 0.0), loss={"4": 0.0625, "8": 0.0}),
+    ),
+)  # fmt: skip
+
+
+class IndexMaker:
+    """Makes an index of `ROWS_OF_INDEX` in two segments: four lists, and every third row in a second one."""
+
+    def __init__(self, metric: Any, *, id_bytes: int, shards: bool, groups: tuple[int, ...] = ()) -> None:
+        self.layout = Layout(width=6, id_bytes=id_bytes, has_norms=metric == "l2")
+        self.metric = metric
+        self.shards = shards
+        self.groups = groups
+        self.values: dict[str, bytes] = {}
+        rows = ROWS_OF_INDEX.astype(np.float64)
+        self.origin = np.array([0.25, 0, -0.5, 1, 0, 0], "f4")
+        if metric == "cosine":
+            rows = rows / np.sqrt((rows**2).sum(axis=1))[:, None]
+        elif metric == "l2":
+            rows = rows - self.origin
+        self.rows = rows.astype(np.float32)
+        codes, scales = quantize_centroids(self.rows[[0, 9, 18, 27]])
+        heads = np.zeros(4, LIST_HEAD)
+        heads["scale"] = scales
+        self.table = ListTable(heads, codes)
+        self.holds: list[Any] = []
+
+    def segment(self, name: str, ids: range) -> Segment:
+        """Put rows into lists: each in that of its number, every third in the next one too."""
+        is_first = name.startswith("a")
+        lists: list[list[int]] = [[], [], [], []]
+        for row in ids:
+            lists[row % 4 if is_first or row % 4 != 2 else 3].append(row)  # a later segment leaves list 2 out
+            if row % 12 == 0:
+                lists[1].append(row)
+        packed, told = [], []
+        for number, members in enumerate(lists):
+            around = self.table.vectors()[[number] * len(members)]
+            coded = quantize(self.rows[members], around)
+            # what is a sum is rounded here, up where it is a bound: machines may add in any order
+            errors = (np.ceil(coded.errors * 4096 + 1) / 4096).astype(np.float32)
+            norms = (np.round(coded.norms * 4096) / 4096).astype(np.float32)
+            residuals = np.abs(self.rows[members] - around).max(initial=0) * 3
+            entries = Entries(
+                np.array(members), coded.scales, errors, norms if self.layout.has_norms else None, coded.codes
+            )
+            packed.append(self.layout.pack(entries).tobytes())
+            told.append({
+                "list": number, "count": len(members), "radius": float(residuals), "ids": members,
+                "scales": coded.scales.tolist(), "errors": errors.tolist(),
+                "norms": norms.tolist() if self.layout.has_norms else None, "codes": coded.codes.tolist(),
+            })  # fmt: skip
+        raw = self._lists(packed, told, is_first=is_first)
+        entries = b"".join(packed)
+        count = len(entries) // self.layout.entry_bytes
+        if is_first and self.groups:
+            self._sharded(f"{name}/lists", raw, self.layout.list_bytes, 3, 2)
+        else:
+            self.values[f"{name}/lists/c/0/0"] = raw
+        self._entries(name, entries)
+        self.holds.append(told)
+        origin = self.origin.tobytes()
+        with_origin = is_first and self.metric == "l2"
+        if with_origin:
+            self.values[f"{name}/origin/c/0"] = origin
+        return Segment(
+            id=name, entries=count, rows=len({row for each in told for row in each["ids"]}), spread=1.5,
+            lists=len(raw) // (self.layout.list_bytes if is_first else SHARED_HEAD.itemsize),
+            lists_crc32c=crc32c(raw), origin_crc32c=crc32c(origin) if with_origin else None,
+            groups=self._groups(name, raw) if is_first and self.groups else None, chunk_rows=16,
+            shard_rows=48 if self.shards else None,
+        )  # fmt: skip
+
+    def _lists(self, packed: list[bytes], told: list[Any], *, is_first: bool) -> bytes:
+        chosen = [place for place in range(4) if is_first or packed[place]]
+        table = np.zeros(len(chosen), LIST_HEAD if is_first else SHARED_HEAD)
+        for row, place in zip(table, chosen, strict=True):
+            head = self.layout.head_bytes(told[place]["count"])
+            row["count"], row["radius"] = told[place]["count"], told[place]["radius"]
+            row["crc_head"], row["crc_low"] = crc32c(packed[place][:head]), crc32c(packed[place][head:])
+        if not is_first:
+            table["list"] = chosen
+            return table.tobytes()
+        table["offset"] = np.cumsum(table["count"]) - table["count"]
+        table["scale"] = self.table.heads["scale"]
+        return ListTable(table, self.table.centroids).encode().tobytes()
+
+    def _groups(self, name: str, rows: bytes) -> Groups:
+        table = groups_of(self.table.vectors(), np.array(self.groups))
+        heads = table.heads
+        heads["radius"] = np.ceil(heads["radius"] * 4096 + 1) / 4096  # as for errors
+        size = self.layout.list_bytes
+        for row in heads:
+            first, count = int(row["offset"]), int(row["count"])
+            row["crc_head"] = crc32c(rows[first * size : (first + count) * size])
+        raw = table.encode().tobytes()
+        self.values[f"{name}/groups/c/0/0"] = raw
+        return Groups(count=len(heads), crc32c=crc32c(raw), seen=1.0, chunk_rows=3, shard_rows=6)
+
+    def _entries(self, name: str, entries: bytes) -> None:
+        size = 16 * self.layout.entry_bytes
+        if self.shards:
+            self._sharded(f"{name}/entries", entries, self.layout.entry_bytes, 16, 3)
+        else:
+            for number, at in enumerate(range(0, len(entries), size)):
+                self.values[f"{name}/entries/c/{number}/0"] = entries[at : at + size].ljust(size, b"\0")
+
+    def _sharded(self, name: str, data: bytes, row_bytes: int, rows: int, chunks: int) -> None:
+        """Put an array into one shard of so many chunks of so many rows; those that aren't needed are missing."""
+        size = rows * row_bytes
+        there = [data[at : at + size].ljust(size, b"\0") for at in range(0, len(data), size)]
+        index = b"".join(struct.pack("<QQ", number * size, size) for number in range(len(there)))
+        index += b"\xff" * 16 * (chunks - len(there))
+        self.values[f"{name}/c/0/0"] = b"".join(there) + index + struct.pack("<I", crc32c(index))
+
+    def make(self) -> dict[str, Any]:
+        """Return what the JSON file says of the index."""
+        deleted = np.array(DELETED, "<i8").tobytes()
+        self.values["d0000000000000d1/c/0"] = deleted
+        head = Head(
+            revision="00000000000000a1", metric=self.metric, width=6, dtype="float32", id_bytes=self.layout.id_bytes,
+            leading=(40,), stored_as="units of (10, 6), else 0.0",
+            segments=(self.segment("a0000000000000a1", range(FIRST_ROWS)), self.segment("b0000000000000b1", range(FIRST_ROWS, 40))),
+            deleted_ids=Deleted(id="d0000000000000d1", count=len(DELETED), crc32c=crc32c(deleted), leading=(40,)),
+            calibration=CALIBRATION, trained_spread=1.5, second_from=-0.75,
+            options={"nlist": 4, "bits": 8, "memory_bytes": 1 << 20, "seed": 0}, built={"zarrvec": "vectors", "rows": 40},
+        )  # fmt: skip
+        return {
+            "rows": ROWS_OF_INDEX.tolist(),
+            "head": head.encode(),
+            "values": {key: data.hex() for key, data in self.values.items()},
+            "holds": {
+                "centroids": self.table.vectors().tolist(),
+                "segments": self.holds,
+                "deleted": list(DELETED),
+            },
+        }
+
+
+def make_indexes() -> dict[str, Any]:
+    """Return indexes of one array for each metric, and one whose table of lists is read by groups."""
+    return {
+        "l2": IndexMaker("l2", id_bytes=4, shards=False).make(),
+        "cosine": IndexMaker("cosine", id_bytes=8, shards=True).make(),
+        "ip": IndexMaker("ip", id_bytes=4, shards=True).make(),
+        "grouped": IndexMaker("l2", id_bytes=8, shards=True, groups=(1, 3)).make(),
+    }
+
+
+def make_invalid_indexes(indexes: dict[str, Any]) -> dict[str, Any]:
+    """Return, for each change that must be refused, the index, the path in the head or the key, and the new content."""
+    first, later = "a0000000000000a1", "b0000000000000b1"
+    values = {
+        name: {key: bytes.fromhex(data) for key, data in index["values"].items()}
+        for name, index in indexes.items()
+    }
+
+    def head(path: str, value: Any, *, of: str = "l2", error: str = "CorruptError") -> dict[str, Any]:
+        return {"of": of, "error": error, "head": path, "value": value}
+
+    def put_value(key: str, data: bytes | None, *, of: str = "l2") -> dict[str, Any]:
+        return {"of": of, "error": "CorruptError", "key": key, "data": plain(data)}
+
+    def flip(key: str, at: int, *, of: str = "l2") -> dict[str, Any]:
+        data = bytearray(values[of][key])
+        data[at] ^= 4
+        return put_value(key, bytes(data), of=of)
+
+    def sealed(key: str, data: bytes, *, segment: int) -> dict[str, Any]:
+        """Change the table of lists, and its checksum too."""
+        return put_value(key, data) | {"head": f"segments.{segment}.lists_crc32c", "value": crc32c(data)}
+
+    def groups_sealed(data: bytes) -> dict[str, Any]:
+        """Change the groups, and their checksum too."""
+        change = put_value(groups, data, of="grouped")
+        return change | {"head": "segments.0.groups.crc32c", "value": crc32c(data)}
+
+    def rows_sealed(at: int, data: bytes) -> dict[str, Any]:
+        """Change the rows of the second group, its checksum, and that of the groups."""
+        shard = put(values["grouped"][lists], at, data)
+        sealed_groups = put(grouped, 34 + 12, struct.pack("<I", crc32c(shard[34 : 4 * 34])))
+        return groups_sealed(sealed_groups) | {"also": {lists: plain(shard)}}
+
+    groups = f"{first}/groups/c/0/0"
+    grouped = values["grouped"][groups]
+    lists, more, deleted = f"{first}/lists/c/0/0", f"{later}/lists/c/0/0", "d0000000000000d1/c/0"
+    table, shared = values["l2"][lists], values["l2"][more]
+    return {
+        "head_newer_format": head("format", 2, error="FormatVersionError"),
+        "head_format_zero": head("format", 0),
+        "head_is_a_list": head("", []),
+        "head_no_segments": head("segments", []),
+        "head_segment_leads_out": head("segments.0.id", "../../secret"),
+        "head_segments_of_one_name": head("segments.1.id", first),
+        "head_unknown_metric": head("metric", "hamming"),
+        "head_ids_of_5_bytes": head("id_bytes", 5),
+        "head_width_zero": head("width", 0),
+        "head_lists_of_an_exabyte": head("segments.0.lists", 1 << 60),
+        "head_more_rows_than_entries": head("segments.0.rows", 1000),
+        "head_grid_of_other_axes": head("grid", [4]),
+        "head_grid_without_end": head("grid", [1 << 40, 1 << 40]),
+        "head_shards_of_half_chunks": head("segments.0.shard_rows", 40),
+        "head_chunks_of_nothing": head("segments.0.chunk_rows", 0),
+        "head_nprobe_descends": head("calibration.nprobe", [4, 3, 2, 1]),
+        "head_curve_too_short": head("calibration.curves.0.recall", [1.0]),
+        "head_no_curves": head("calibration.curves", []),
+        "head_recall_above_one": head("calibration.curves.0.recall", [0.5, 0.9, 1.0, 1.5]),
+        "head_no_loss": head("calibration.curves.0.loss", {}),
+        "head_l2_without_origin": head("segments.0.origin_crc32c", None),
+        "head_deleted_in_rows_of_nothing": head("deleted_ids.leading", [40, 0]),
+        "head_deleted_leads_out": head("deleted_ids.id", "../zarr"),
+        "lists_missing": put_value(lists, None),
+        "lists_flipped": flip(lists, 70),
+        "lists_cut_short": put_value(lists, table[:-1]),
+        "lists_of_one_row_less": sealed(lists, table[:-34], segment=0),
+        "lists_count_lies": sealed(lists, put(table, 8, b"\xff\xff\xff\xff"), segment=0),
+        "lists_offset_lies": sealed(lists, put(table, 34, b"\1"), segment=0),
+        "lists_scale_nan": sealed(lists, put(table, 20, b"\0\0\xc0\x7f"), segment=0),
+        "lists_radius_negative": sealed(lists, put(table, 24, b"\0\0\x80\xbf"), segment=0),
+        "later_lists_flipped": flip(more, 3),
+        "later_lists_unknown_list": sealed(more, put(shared, 40, b"\4"), segment=1),
+        "later_lists_out_of_order": sealed(more, put(shared, 0, b"\1") , segment=1),
+        "later_lists_radius_nan": sealed(more, put(shared, 16, b"\0\0\xc0\x7f"), segment=1),
+        "origin_flipped": flip(f"{first}/origin/c/0", 1),
+        "deleted_missing": put_value(deleted, None),
+        "deleted_flipped": flip(deleted, 0),
+        "deleted_cut_short": put_value(deleted, values["l2"][deleted][:-8]),
+        "entries_missing": put_value(f"{first}/entries/c/1/0", None),
+        "entries_flipped": flip(f"{first}/entries/c/0/0", 5),
+        "entries_low_plane_flipped": flip(f"{first}/entries/c/0/0", 16 * 22 - 70),
+        "entries_cut_short": put_value(f"{first}/entries/c/0/0", values["l2"][f"{first}/entries/c/0/0"][:100]),
+        "head_groups_in_a_later_segment": head("segments.1.groups", indexes["grouped"]["head"]["segments"][0]["groups"], of="grouped"),
+        "head_more_groups_than_lists": head("segments.0.groups.count", 5, of="grouped"),
+        "head_fewer_lists_seen_than_probed": head("segments.0.groups.seen", 0.5, of="grouped"),
+        "head_lists_in_shards_of_half_chunks": head("segments.0.groups.shard_rows", 5, of="grouped"),
+        "groups_missing": put_value(groups, None, of="grouped"),
+        "groups_flipped": flip(groups, 30, of="grouped"),
+        "groups_cut_short": put_value(groups, grouped[:-1], of="grouped"),
+        "groups_of_one_row_less": groups_sealed(grouped[:34]),
+        "groups_one_is_empty": groups_sealed(put(put(put(grouped, 8, b"\0"), 34, b"\0"), 34 + 8, b"\4")),
+        "groups_first_lies": groups_sealed(put(grouped, 34, b"\0")),
+        "groups_count_lies": groups_sealed(put(grouped, 34 + 8, b"\4")),
+        "groups_scale_nan": groups_sealed(put(grouped, 20, b"\0\0\xc0\x7f")),
+        "groups_radius_negative": groups_sealed(put(grouped, 24, b"\0\0\x80\xbf")),
+        "group_lists_missing": put_value(lists, None, of="grouped"),
+        "group_lists_flipped": flip(lists, 40, of="grouped"),
+        "group_lists_shard_index_flipped": flip(lists, -30, of="grouped"),
+        "group_lists_offset_lies": rows_sealed(34 * 2, b"\1"),
+        "group_lists_count_lies": rows_sealed(34 * 3 + 8, b"\xff"),
+        "group_lists_scale_nan": rows_sealed(34 + 20, b"\0\0\xc0\x7f"),
+        "group_lists_radius_negative": rows_sealed(34 + 24, b"\0\0\x80\xbf"),
+        "shard_index_flipped": flip(f"{first}/entries/c/0/0", -30, of="cosine"),
+        "shard_cut_short": put_value(f"{first}/entries/c/0/0", values["cosine"][f"{first}/entries/c/0/0"][:20], of="cosine"),
+    }  # fmt: skip
+
+
 def make(folder: Path) -> None:
     """Write all files into a folder."""
     valid, invalid = make_valid(), make_invalid()
@@ -321,7 +594,8 @@ def make(folder: Path) -> None:
         (folder / part).mkdir(parents=True, exist_ok=True)
         for name, (_, data, _) in files.items():
             (folder / part / f"{name}.bin").write_bytes(data)
-    documents = {
+    indexes = make_indexes()
+    documents: dict[str, Any] = {
         "valid": {
             "zstd": zstd.VERSION_NUMBER,
             "files": {name: {"parser": parser, "holds": holds} for name, (parser, _, holds) in valid.items()},
@@ -335,9 +609,12 @@ def make(folder: Path) -> None:
             "in_order": [{"key": key, "sorts_as": sort_key(key).hex()} for key in KEYS_IN_ORDER],
             "refused": BAD_KEYS,
         },
+        "index": indexes,
+        "index_invalid": make_invalid_indexes(indexes),
     }
     for name, document in documents.items():
-        (folder / f"{name}.json").write_text(json.dumps(document, indent=1, ensure_ascii=True) + "\n")
+        indent = None if name.startswith("index") else 1
+        (folder / f"{name}.json").write_text(json.dumps(document, indent=indent, ensure_ascii=True) + "\n")
 
 
 if __name__ == "__main__":

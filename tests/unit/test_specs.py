@@ -2,6 +2,7 @@
 
 import ast
 import importlib
+import json
 import re
 from pathlib import Path
 
@@ -12,14 +13,32 @@ from zarrvec.engine import committer, heads, pruning, reader
 from zarrvec.format import commit, envelope, keys, manifest, pack, table
 from zarrvec.format.envelope import Kind
 from zarrvec.layout import coalesce, fold, packing
+from zarrvec.search import (
+    build,
+    calibrate,
+    clustering,
+    depth,
+    entries,
+    extending,
+    groups,
+    head,
+    index,
+    optimize,
+    probing,
+    records,
+    searching,
+    sources,
+)
 
 ROOT = Path(__file__).parents[2]
 SPECS = ROOT / "specs"
 FORMAT = (SPECS / "format.md").read_text()
 COMMIT = (SPECS / "commit.md").read_text()
 STORAGE = (SPECS / "storage-operations.md").read_text()
+INDEX = (SPECS / "vector-index.md").read_text()
 
 CONSTANTS = re.findall(r"^\| `(\w+)\.(\w+)` \| `(.+?)` \|", FORMAT, re.MULTILINE)
+INDEX_CONSTANTS = re.findall(r"^\| `(\w+)\.([A-Z_]+)` \| `(.+?)` \|", INDEX, re.MULTILINE)
 
 
 def citations():
@@ -43,6 +62,12 @@ def sections(path):
 def test_constants_are_those_of_the_spec(module, name, value):
     package = "zarrvec" if module == "types" else "zarrvec.format"
     assert getattr(importlib.import_module(f"{package}.{module}"), name) == ast.literal_eval(value)
+
+
+@pytest.mark.parametrize(("module", "name", "value"), INDEX_CONSTANTS)
+def test_constants_are_those_of_the_spec_of_indexes(module, name, value):
+    found = getattr(importlib.import_module(f"zarrvec.search.{module}"), name)
+    assert found == ast.literal_eval(value)
 
 
 def test_all_constants_on_disk_are_in_the_spec():
@@ -90,6 +115,48 @@ def test_records_have_the_fields_of_the_spec(text, name, struct):
     assert msgspec.structs.fields(struct)
 
 
+@pytest.mark.parametrize(
+    ("name", "dtype", "is_first"),
+    [
+        ("Lists", records.LIST_HEAD, True),
+        ("Lists", records.SHARED_HEAD, False),
+        ("Groups", records.LIST_HEAD, True),
+    ],
+)
+def test_rows_of_lists_are_those_of_the_spec(name, dtype, is_first):
+    tables = re.split(r"^\| offset \|", section(INDEX, name), flags=re.MULTILINE)[1:]
+    told = re.findall(r"^\| (\d+) \| (\w+) \| ([a-z ]+?) \|", tables[0 if is_first else 1], re.MULTILINE)
+    fields = [
+        (dtype.fields[field][1], dtype[field].itemsize, field.replace("_", " ")) for field in dtype.names
+    ]
+    assert [(int(at), int(size), field) for at, size, field in told if size != "d"] == fields
+    assert f"(lists, {dtype.itemsize}{' + d' if is_first else ''})" in section(INDEX, "Group")
+
+
+@pytest.mark.parametrize(
+    ("name", "struct"),
+    [
+        ("Head", head.Head),
+        ("Head", head.Segment),
+        ("Groups", head.Groups),
+        ("Calibration", head.Calibration),
+    ],
+)
+def test_heads_have_the_fields_of_the_spec(name, struct):
+    told = re.findall(r"^\| `(\w+)` \|", section(INDEX, name), re.MULTILINE)
+    assert [field for field in struct.__struct_fields__ if field not in told] == []
+    if struct is not head.Segment:
+        assert [field for field in told if field in struct.__struct_fields__] == list(
+            struct.__struct_fields__
+        )
+
+
+@pytest.mark.parametrize("struct", [head.Curve, head.Deleted])
+def test_parts_of_heads_have_the_fields_of_the_spec(struct):
+    for field in struct.__struct_fields__:
+        assert f"`{field}`:" in INDEX
+
+
 def test_metadata_names():
     told = set(
         re.findall(r"`([\w.]+)`", FORMAT.partition("*metadata*, if its last segment is")[2].partition(";")[0])
@@ -118,6 +185,31 @@ def test_metadata_names():
         (STORAGE, "longer than 8 MiB", coalesce.READ_BYTES == 8 << 20),
         (STORAGE, "At most 64 requests", reader.CONCURRENCY == 64),
         (STORAGE, "a cache of 64 MiB", reader.PAGE_CACHE_BYTES == 64 << 20),
+        (INDEX, "chunks of at most 16 MiB", entries.CHUNK_BYTES == 16 << 20),
+        (INDEX, "inner chunks of about 256 KiB, shards of at most about 64 MiB", (entries.INNER_BYTES, entries.SHARD_BYTES) == (256 << 10, 64 << 20)),
+        (INDEX, "at most 8 MiB and in no shards", index.WHOLE_BYTES == 8 << 20),
+        (INDEX, "at most 32 KiB", sources.GAP_BYTES == 32 << 10),
+        (INDEX, "2k + 10 candidates (6k + 30 of 4 bits)", (depth.candidates_for(1, 8), depth.candidates_for(2, 4)) == (12, 42)),
+        (INDEX, "more than twice that of ranking by rows", depth.RERANK_WORTH == 2),
+        (INDEX, "under `cosine` 0.6 |c|^2, under `ip` -0.4 |q| radius", (probing.COSINE_SHRINKAGE, 2 * probing.IP_SPREAD) == (0.6, 0.4)),
+        (INDEX, "one list for 100 rows", build.LIST_ROWS == 100),
+        (INDEX, "40 rows a list or more", build.SAMPLE_ROWS == 40),
+        (INDEX, "1,000 rows of the sample", build.CALIBRATION_ROWS == 1000),
+        (INDEX, "Among the next 15 nearest", clustering.CANDIDATES == 16),
+        (INDEX, "+ 1.5 (r'.r / |r|)^2", clustering.SOAR_STRENGTH == 1.5),
+        (INDEX, "half of the rows have one", clustering.SECOND_SHARE == 0.5),
+        (INDEX, "up to 1,024 lists", clustering.FLAT_TRAINING_LISTS == 1024),
+        (INDEX, "longer than 8 MiB", groups.ROOT_BYTES == 8 << 20),
+        (INDEX, "`seen` * (nprobe + 64)", groups.ALWAYS == 64),
+        (INDEX, "1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48 and 64", calibrate._SEEN == (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)),
+        (INDEX, "at most 0.003 of `recall` at every nprobe and k at which that was 0.8 or more", (calibrate._LOSS, calibrate._HIGH) == (0.003, 0.8)),
+        (INDEX, "8 sqrt(`nlist`) groups", groups.GROUPS == 8),
+        (INDEX, "a group of more than 4 times the mean", groups.OVERGROWN == 4),
+        (INDEX, "above 10^15", searching._LARGEST == 1e15),
+        (INDEX, "at least 1 MiB: a segment", extending.PENDING_BYTES == 1 << 20),
+        (INDEX, "Three or more later segments of about its size or less (fewer than 4 times the rows)", extending.SEGMENTS_OF_A_SIZE == 4),
+        (INDEX, "more than 4 times the mean", optimize.OVERGROWN == 4),
+        (INDEX, "1.25 times as far from their centroids and at least 2 % of all", (optimize.DRIFT, optimize.DRIFT_SHARE) == (1.25, 0.02)),
     ],
 )  # fmt: skip
 def test_numbers_in_the_text(text, words, value):
@@ -140,6 +232,10 @@ def test_the_sections_that_others_rely_on_exist():
     assert {
         "Delta", "Folding", "Committing", "Conflicts", "Opening", "References", "Packing", "Transactions",
     } <= set(sections(SPECS / "commit.md"))  # fmt: skip
+    assert {
+        "Space", "Group", "Groups", "Head", "Segments", "Lists", "Entries", "Codes", "Coverage", "Deleted", "Queries",
+        "Calibration", "Reading", "Search", "Exact search", "Building", "Changes", "Choices",
+    } <= set(sections(SPECS / "vector-index.md"))  # fmt: skip
     assert {"Reads", "Listings", "fsspec"} <= set(sections(SPECS / "storage-operations.md"))
 
 
@@ -154,6 +250,14 @@ def test_hex_examples_are_those_of_the_vectors():
     data = {path.stem: path.read_bytes().hex() for path in (SPECS / "vectors" / "valid").glob("*.bin")}
     assert _hex(section(FORMAT, "Envelope")) == data["envelope_stored"]
     assert _hex(section(FORMAT, "Root")) == data["root_empty"]
+
+
+def test_hex_examples_of_indexes_are_those_of_the_vectors():
+    values = json.loads((SPECS / "vectors" / "index.json").read_text())["l2"]["values"]
+    first, later = section(INDEX, "Lists").split("```\n")[1::2]
+    assert values["a0000000000000a1/lists/c/0/0"].startswith(_hex(f"```\n{first}"))
+    assert values["b0000000000000b1/lists/c/0/0"].startswith(_hex(f"```\n{later}"))
+    assert values["b0000000000000b1/entries/c/0/0"].startswith(_hex(section(INDEX, "Entries")))
 
 
 def _hex(text):

@@ -18,6 +18,7 @@ from typer.core import TyperGroup
 
 from zarrvec.cli.check import verify
 from zarrvec.cli.demo import demo
+from zarrvec.cli.index import index
 from zarrvec.cli.look import diff, info, log, ls
 from zarrvec.cli.pack import pack
 from zarrvec.cli.refs import branch, tag
@@ -51,7 +52,9 @@ class Commands(TyperGroup):
         """Run a command."""
         try:
             return super().invoke(ctx)
-        except (ZarrVecError, FileNotFoundError) as error:
+        except BrokenPipeError:
+            raise
+        except (ZarrVecError, OSError) as error:
             typer.echo(f"zarrvec: {error}", err=True)
             raise typer.Exit(exit_code(error)) from error
 
@@ -70,6 +73,7 @@ _COMMANDS: Final[tuple[Callable[..., None], ...]] = (
 )  # fmt: skip
 for _command in _COMMANDS:
     app.command()(_command)
+app.add_typer(index)
 
 
 def _show_version(value: bool) -> None:

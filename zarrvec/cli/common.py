@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 import sys
 from datetime import datetime
 from typing import Annotated, Any
@@ -180,6 +181,8 @@ def _plain(value: Any) -> Any:
         return value.isoformat()
     if hasattr(value, "tolist"):
         return value.tolist()
+    if isinstance(value, bytes):
+        return value.decode(errors="backslashreplace")
     raise TypeError(f"{value!r} has no JSON form")
 
 
@@ -198,3 +201,23 @@ def human_bytes(size: float) -> str:
         if size < 1024:
             return f"{size:.1f} {unit}"
     return f"{size / 1024:.1f} PiB"
+
+
+def parse_bytes(option: str, text: str) -> int:
+    """Read a number of bytes, as `human_bytes` writes it or without the unit.
+
+    Raises
+    ------
+    OptionError
+        If it is none.
+
+    Examples
+    --------
+    >>> parse_bytes("--memory", "1.5 KiB"), parse_bytes("--memory", "3GiB") >> 30, parse_bytes("--memory", "999")
+    (1536, 3, 999)
+    """
+    found = re.fullmatch(r"(\d+(?:\.\d+)?) ?([KMGT]i)?B?", text)
+    if found is None:
+        raise OptionError(f"{option} {text}: expected bytes, such as 512MiB or 4GiB.")
+    number, unit = found.groups()
+    return int(float(number) * 1024 ** ("KMGT".index(unit[0]) + 1 if unit else 0))

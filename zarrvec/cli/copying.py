@@ -18,6 +18,7 @@ from zarrvec.engine.reader import Request
 from zarrvec.engine.version import View
 from zarrvec.errors import NotAStoreError, OptionError
 from zarrvec.faces.location import split_local
+from zarrvec.faces.renumbering import INDEX_DOCUMENT, without_coverage
 from zarrvec.faces.store import ZarrVecStore
 from zarrvec.faces.targets import open_store
 from zarrvec.format.keys import METADATA_NAMES, is_metadata, sort_key
@@ -66,22 +67,35 @@ def open_source(url: str, options: dict[str, dict[str, Any]]) -> Source:
     return _PlainSource(store, url)
 
 
-def open_plain_or_ours(url: str, options: dict[str, dict[str, Any]]) -> Store:
-    """Open a store read-only: ours for ``zarrvec`` URLs and local paths inside one, else zarr's own.
+def open_plain_or_ours(url: str, options: dict[str, dict[str, Any]], *, read_only: bool = True) -> Store:
+    """Open a store: ours for ``zarrvec`` URLs and local paths inside one, else zarr's own.
 
     Options of storages that the URL does not name are left out, since two URLs may share one set.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is nothing at a local path.
+    OptionError
+        If it is a file, and is to be written to.
     """
     if url.startswith(f"{OURS}:"):
-        return open_store(url, options_for(url, options), read_only=True)
+        return open_store(url, options_for(url, options), read_only=read_only)
     if "://" not in url and "::" not in url:
         path = Path(url).expanduser()
         if Path(split_local(url).root, "refs", "heads").is_dir():
-            return open_store(url, options_for(url, options), read_only=True)
+            return open_store(url, options_for(url, options), read_only=read_only)
         if not path.exists():
             raise FileNotFoundError(f"{url}: there is no such file or directory.")
-        return ZipStore(path, read_only=True) if path.is_file() else LocalStore(path, read_only=True)
+        if not path.is_file():
+            return LocalStore(path, read_only=read_only)
+        if not read_only:
+            raise OptionError(
+                f"{url}: is a file; expected a directory or a URL, which can be changed in place."
+            )
+        return ZipStore(path, read_only=True)
     protocol = url.partition("://")[0].partition("::")[0]
-    return FsspecStore.from_url(url, storage_options=options.get(protocol) or None, read_only=True)
+    return FsspecStore.from_url(url, storage_options=options.get(protocol) or None, read_only=read_only)
 
 
 def options_for(url: str, options: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
@@ -202,6 +216,10 @@ async def _copy(
     while done < len(keys):
         batch = keys[done : done + size]
         values = await source.read(batch)
+        values = [
+            without_coverage(data) if key.endswith(INDEX_DOCUMENT) else data
+            for key, data in zip(batch, values, strict=True)
+        ]
         puts = {f"{prefix}/{key}" if prefix else key: data for key, data in zip(batch, values, strict=True)}
         await run(repository.write(puts))
         batch_bytes = sum(map(len, values))

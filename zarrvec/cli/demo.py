@@ -133,7 +133,7 @@ def _run(directory: Path, out: Console) -> dict[str, Any]:
         f"all {past.shape[0]} equal those first written: {is_original}\n",
         soft_wrap=True,
     )
-    searches = _search(ours.open("r"), texts, out)
+    searches = _search(ours, texts, out)
     seconds = time.perf_counter() - started
     out.print(
         f"{seconds:.1f} s. The store is {directory / OURS}: try `{_command()} info {directory / OURS}`",
@@ -152,7 +152,7 @@ def _run(directory: Path, out: Console) -> dict[str, Any]:
         "history": commits,
         "frames_changed": differ,
         "past_is_original": is_original,
-        "searches": searches,
+        **searches,
         "seconds": seconds,
     }
 
@@ -262,17 +262,51 @@ def _requests(counted: Any, seconds: float) -> str:
     return f"{counted.put} / {counted.get} / {counted.list}{deletes}  {seconds:.2f} s"
 
 
-def _search(root: Any, texts: list[str], out: Console) -> list[dict[str, Any]]:
-    embeddings, column = root["texts/embeddings"], root["texts/text"]
+def _search(side: _Side, texts: list[str], out: Console) -> dict[str, Any]:
+    """Search by meaning, without and with an index, each as a new process would."""
+    from zarrvec.search.cache import LISTS, ROOTS
+
     rows = [
         next(i for i, text in enumerate(texts) if word in text.split(": ")[0].split(", ")) for word in QUERIES
     ]
-    hits = embeddings.vec.search(embeddings.oindex[rows, :], k=HITS)
-    out.print(
-        f"root['texts/embeddings'].vec.search(queries, k={HITS}): {hits.stats.vectors:,} vectors, {hits.stats.seconds:.2f} s"
+    root = side.open("r+")
+    vectors, column = root["texts/embeddings"], root["texts/text"]
+    queries = vectors.oindex[rows, :]
+    hits = {}
+
+    def search(name: str) -> None:
+        ROOTS.clear()
+        LISTS.clear()
+        held: list[Any] = []
+
+        def open_and_search() -> Any:
+            held.append(side.open("r")["texts/embeddings"])
+            return held[0].vec.search(queries, k=HITS)
+
+        hits[name] = side.count(name, open_and_search)
+        side.count(f"{name}: again", lambda: held[0].vec.search(queries, k=HITS))
+
+    search("without index")
+    figures = side.count("index", vectors.vec.build_index)
+    search("with index")
+    every, near = hits["without index"], hits["with index"]
+    shared = sum(
+        len(set(one) & set(other)) for one, other in zip(every.ids.tolist(), near.ids.tolist(), strict=True)
     )
+    out.print(
+        f"root['texts/embeddings'].vec.build_index(): {side.seconds['index']:.1f} s, {figures['lists']} posting lists, "
+        f"{human_bytes(figures['bytes'])}, {side.steps['index'].put} PUTs",
+        soft_wrap=True,
+    )
+    out.print(_search_table(side, hits))
+    out.print(
+        f"\n{shared} of {near.ids.size} hits are the same. So small an index is read whole, once; of one of more than 8 MiB "
+        "a search reads some lists.",
+        soft_wrap=True,
+    )
+    out.print(f"root['texts/embeddings'].vec.search(queries, k={HITS}):")
     found = []
-    for word, ids, distances in zip(QUERIES, hits.ids.tolist(), hits.distances.tolist(), strict=True):
+    for word, ids, distances in zip(QUERIES, near.ids.tolist(), near.distances.tolist(), strict=True):
         out.print(f"  {word}")
         for row, distance in zip(ids, distances, strict=True):
             text = str(column[row])
@@ -280,4 +314,23 @@ def _search(root: Any, texts: list[str], out: Console) -> list[dict[str, Any]]:
             out.print(f"    {distance:6.3f}  {shown}", soft_wrap=True)
             found.append({"query": word, "row": row, "distance": distance, "text": text})
     out.print()
-    return found
+    return {
+        "searches": found,
+        "index": figures,
+        "same_hits": shared,
+        "search_stats": {name: each.stats for name, each in hits.items()},
+    }
+
+
+def _search_table(side: _Side, hits: dict[str, Any]) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    table.add_column(f"requests of a search for {len(QUERIES)} texts: GET / LIST")
+    for name in hits:
+        table.add_column(name, justify="right")
+    for suffix, text in (("", "open anew, search"), (": again", "search again")):
+        steps = [(side.steps[name + suffix], side.seconds[name + suffix]) for name in hits]
+        table.add_row(text, *(f"{step.get} / {step.list}  {seconds:.3f} s" for step, seconds in steps))
+    table.add_row("bytes read anew", *(human_bytes(side.steps[name].read_bytes) for name in hits))
+    compared = (f"{each.stats.entries or each.stats.vectors:,}" for each in hits.values())
+    table.add_row("rows, or their codes, compared", *compared)
+    return table

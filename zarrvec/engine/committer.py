@@ -136,10 +136,23 @@ class Committer:
             self._running = None
 
     def _take(self) -> list[_Waiting]:
-        """Take the calls that may share a commit: all automatic ones up to the next with a commit of its own."""
+        """Take the calls that may share a commit: automatic ones up to the next that must have a commit of its own.
+
+        One that writes what another did has: their values would have one generation, and a vector index that came with
+        the first would pass as that of the second.
+        """
         size = 1
         if self._queue[0].changes.automatic:
-            while size < len(self._queue) and self._queue[size].changes.automatic:
+            written = set(self._queue[0].changes.delta.entries)
+            while size < len(self._queue):
+                changes = self._queue[size].changes
+                if (
+                    not changes.automatic
+                    or changes.delta.clears
+                    or not written.isdisjoint(changes.delta.entries)
+                ):
+                    break
+                written.update(changes.delta.entries)
                 size += 1
         group, self._queue = self._queue[:size], self._queue[size:]
         return group

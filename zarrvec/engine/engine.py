@@ -252,3 +252,9 @@ async def engine_for(place: Place) -> Engine:
         )
         engine = _ENGINES[identity] = Engine(place, objects)
     return engine
+
+
+def known_heads(place: Place) -> Heads | None:
+    """Return what this process knows of the newest commits of a place; None if it has not been used."""
+    engine = _ENGINES.get(place.identity)
+    return None if engine is None else engine.heads

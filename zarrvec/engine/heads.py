@@ -98,6 +98,11 @@ class Heads:
             await asyncio.shield(self._looking)
         return self._head
 
+    def known(self, *, checked_after: float) -> Version | None:
+        """Return the newest version if that is known without a look, from any thread; None otherwise."""
+        checked_at, head = self._checked_at, self._head  # in this order: the head only becomes newer
+        return head if checked_at >= checked_after and head is not None and head.number else None
+
     def _looked(self, task: object) -> None:
         if self._looking is task:
             self._looking = None

@@ -15,14 +15,9 @@ from zarrvec.types import Entry, PageRef
 _PAGES_AT_ONCE = 64
 
 
-def _changed(view: View) -> Delta:
-    """Return all that stands above the pages, as one delta."""
-    return view.version.delta.updated(view.overlay, 0) if view.overlay else view.version.delta
-
-
 async def list_entries(reader: Reader, view: View, prefix: str) -> AsyncIterator[tuple[str, Entry]]:
     """Yield the keys below a prefix and their entries; those of pages first."""
-    changed = _changed(view)
+    changed = view.changed()
     root = await reader.root(view.version)
     numbers = root.pages_below(prefix)
     for start in range(0, len(numbers), _PAGES_AT_ONCE):
@@ -41,7 +36,7 @@ async def list_children(reader: Reader, view: View, prefix: str) -> dict[str, En
 
     A page whose keys all lie in one folder is not read.
     """
-    changed = _changed(view)
+    changed = view.changed()
     root = await reader.root(view.version)
     children: dict[str, Entry | None] = {}
     unread: list[PageRef] = []
@@ -65,7 +60,7 @@ async def list_children(reader: Reader, view: View, prefix: str) -> dict[str, En
 
 async def is_empty(reader: Reader, view: View, prefix: str) -> bool:
     """Return whether no key lies below a prefix, reading no more pages than it takes to find one."""
-    changed = _changed(view)
+    changed = view.changed()
     if any(not entry.is_deleted for _, entry in changed.below(prefix)):
         return False
     root = await reader.root(view.version)

@@ -9,13 +9,14 @@ from collections.abc import Sequence
 from itertools import takewhile
 from typing import Final, NamedTuple, TypeAlias
 
+from zarrvec.engine.traffic import count_request, count_round
 from zarrvec.engine.version import Version, View
 from zarrvec.errors import CorruptError, MissingObjectError
 from zarrvec.format.keys import is_metadata
 from zarrvec.format.manifest import Root, decode_page, decode_root
 from zarrvec.format.pack import check_value, pack_name
 from zarrvec.format.table import CRC_BYTES, Table
-from zarrvec.layout.coalesce import READ_BYTES, Range, Read, coalesce, split_long
+from zarrvec.layout.coalesce import GAP_BYTES, READ_BYTES, Range, Read, coalesce, split_long
 from zarrvec.objects.protocol import Data, Objects
 from zarrvec.types import Entry, Location, PageRef
 
@@ -67,6 +68,7 @@ class Reader:
             assert commit is not None
             assert commit.root_at is not None
             where = Location(*commit.root_at)
+            count_round()
             data = await self._get_range(Range(where.pack, where.offset, where.length))
             name = f"{self._objects.name}/{pack_name(where.pack)} at {where.offset}"
             version.root = decode_root(data, name=name, number=commit.root_number or commit.number)
@@ -83,7 +85,10 @@ class Reader:
             for ref in missing:
                 self._loading[ref.location] = task
             task.add_done_callback(lambda _: [self._loading.pop(ref.location) for ref in missing])
-        for task in {self._loading[ref.location] for ref in refs if ref.location not in tables}:
+        awaited = {self._loading[ref.location] for ref in refs if ref.location not in tables}
+        if awaited:
+            count_round()
+        for task in awaited:
             tables |= await asyncio.shield(task)
         return [tables[ref.location] for ref in refs]
 
@@ -135,13 +140,22 @@ class Reader:
                     entries[index] = table.find(keys[index])
         return [None if entry is None or entry.is_deleted else entry for entry in entries]
 
-    async def read(self, view: View, requests: Sequence[Request]) -> list[Found | None]:
-        """Read values, or parts of them; None where there is no value."""
+    async def read(
+        self, view: View, requests: Sequence[Request], *, gap: int = GAP_BYTES
+    ) -> list[Found | None]:
+        """Read values, or parts of them; None where there is no value. Gaps up to `gap` bytes are read over."""
         entries = await self.locate(view, [request.key for request in requests])
-        return await self.read_entries([request.byte_range for request in requests], entries, requests)
+        return await self.read_entries(
+            [request.byte_range for request in requests], entries, requests, gap=gap
+        )
 
     async def read_entries(
-        self, byte_ranges: Sequence[ByteRange], entries: Sequence[Entry | None], requests: Sequence[Request]
+        self,
+        byte_ranges: Sequence[ByteRange],
+        entries: Sequence[Entry | None],
+        requests: Sequence[Request],
+        *,
+        gap: int = GAP_BYTES,
     ) -> list[Found | None]:
         """Read what was located; whole values are checked against their CRC32C."""
         found: list[Found | None] = [None] * len(entries)
@@ -161,7 +175,8 @@ class Reader:
                 ranges.append(Range(entry.pack, entry.offset + start, length))
                 wanted.append((index, entry, whole))
         if ranges:
-            reads = coalesce(ranges)
+            reads = coalesce(ranges, gap=gap)
+            count_round()
             await asyncio.gather(
                 *(self._read_values(read, ranges, wanted, requests, found) for read in reads)
             )
@@ -234,6 +249,7 @@ class Reader:
                     f"{self._objects.name}/{path}: the manifest names this pack, but it is not there. It was deleted, "
                     "or the version is older than what garbage collection keeps; open a newer version."
                 ) from error
+        count_request(len(data))
         if len(data) != length:
             raise CorruptError(
                 f"{self._objects.name}/{path}: {len(data)} bytes at {start}, expected {length}. The pack was cut short; "

@@ -19,6 +19,8 @@ from zarrvec.layout.fold import holds_inline
 from zarrvec.layout.packing import split_values
 from zarrvec.types import Entry, PackRef
 
+AHEAD_BYTES: Final = 4 << 20
+"""A pack that is sent before it is full holds at least this much."""
 IN_FLIGHT: Final = 2
 
 
@@ -44,6 +46,7 @@ class Staging:
         self._buffered_bytes = 0
         self._upload = Upload()
         self._uploads: set[asyncio.Task[None]] = set()
+        self._watches: list[set[str]] = []
 
     @property
     def view(self) -> View:
@@ -54,6 +57,11 @@ class Staging:
         """Note that a write rests on what was read; a key that was written here before rests on nothing."""
         if key not in self._expects and self._delta.find(key) is None:
             self._expects[key] = generation
+
+    def watch(self) -> set[str]:
+        """Return a set to which every key is added that is written or deleted from now on."""
+        self._watches.append(set())
+        return self._watches[-1]
 
     async def put(self, key: str, data: bytes) -> None:
         """Write a value."""
@@ -73,6 +81,8 @@ class Staging:
 
     def clear(self, prefix: str) -> None:
         """Delete everything below a prefix."""
+        for watch in self._watches:
+            watch.update(key for key, _ in self._delta.below(prefix))
         self._delta.clear(prefix, 0)
         for key in [key for key in self._buffered if key not in self._delta.entries]:
             self._forget(key)
@@ -87,6 +97,8 @@ class Staging:
         self._upload.packs.extend(PackRef(*item) for item in packs.items())
 
     def _forget(self, key: str) -> None:
+        for watch in self._watches:
+            watch.add(key)
         self._buffered_bytes -= len(self._buffered.pop(key, b""))
 
     async def _send(self) -> None:
@@ -100,6 +112,14 @@ class Staging:
             runs.pop()
         for start, stop in runs:
             await self._send_values(values[start:stop])
+
+    async def send_ahead(self) -> None:
+        """Send what waits on its way if it is worth a pack of its own: something slow comes before the commit."""
+        if self._buffered_bytes < AHEAD_BYTES:
+            return
+        values = sorted(self._buffered.items(), key=lambda value: sort_key(value[0]))
+        self._buffered, self._buffered_bytes = {}, 0
+        await self._send_values(values)
 
     async def _send_values(self, values: list[tuple[str, bytes]]) -> None:
         while len(self._uploads) >= IN_FLIGHT:

@@ -83,3 +83,7 @@ class View:
         """Return what is known without pages: an entry, perhaps deleted; None means ask the pages."""
         entry = self.overlay.find(key) if self.overlay else None
         return entry if entry is not None else self.version.delta.find(key)
+
+    def changed(self) -> Delta:
+        """Return all that stands above the pages, as one delta; what an open transaction wrote has generation 0."""
+        return self.version.delta.updated(self.overlay, 0) if self.overlay else self.version.delta

@@ -3,7 +3,7 @@
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -12,13 +12,17 @@ import zarr
 from zarrvec.engine.bridge import run_sync
 from zarrvec.engine.engine import Engine
 from zarrvec.engine.outcomes import StaleError
+from zarrvec.engine.reader import Request
 from zarrvec.engine.version import View, open_version
 from zarrvec.errors import ConflictError, OptionError, ReadOnlyError
 from zarrvec.faces.pipeline import REDO_LIMIT
+from zarrvec.faces.renumbering import COVERAGE_VALUE, INDEX_DOCUMENT, without_coverage
 from zarrvec.faces.store import ZarrVecStore
-from zarrvec.faces.targets import repository_of
+from zarrvec.faces.targets import repository_and_key, repository_of
 from zarrvec.format.commit import Commit
 from zarrvec.repository import Repository, Transaction
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,30 +109,55 @@ def append(array: zarr.Array[Any], data: npt.ArrayLike, axis: int = 0) -> tuple[
     ...     zarrvec.append(array, [[1, 2, 3, 4]])
     (1, 4)
     """
-    repository, _ = repository_of(array)
+    repository_of(array)
     values = np.asarray(data)
+    return commit_once(array, lambda: append_once(array, values, axis))
+
+
+def commit_once(target: Any, function: Callable[[], T]) -> T:
+    """Call a function whose writes are one commit, again as long as others change meanwhile what it reads.
+
+    In an open transaction its writes are part of that. On a store that isn't ours it is just called.
+
+    Raises
+    ------
+    ConflictError
+        If others were faster each time.
+    """
+    if repository_and_key(target.store_path.store, target.store_path.path) is None:
+        return function()
+    repository, _ = repository_of(target)
     if repository.transaction is not None:
-        return _append_once(array, values, axis)
+        return function()
     for _ in range(REDO_LIMIT):
         try:
             with Transaction(repository, automatic=True):
-                shape = _append_once(array, values, axis)
+                result = function()
         except StaleError:
             run_sync(_look_again(repository))
             continue
-        return shape
+        return result
     raise ConflictError(
-        f"{array.store_path}: others appended {REDO_LIMIT} times meanwhile; let fewer append at once."
+        f"{target.store_path}: others changed it {REDO_LIMIT} times meanwhile; let fewer write at once."
     )
 
 
-def _append_once(array: zarr.Array[Any], values: npt.NDArray[Any], axis: int) -> tuple[int, ...]:
+def append_once(array: zarr.Array[Any], values: npt.NDArray[Any], axis: int) -> tuple[int, ...]:
+    """Append in the newest version, as a part of a commit; the array sees the new shape afterwards."""
     newest = zarr.open_array(array.store_path.store, path=array.store_path.path, mode="r+")
     shape: tuple[int, ...] = newest.append(values, axis=axis)
     for name in ("metadata", "_chunk_grid"):
         if hasattr(newest.async_array, name):
             object.__setattr__(array.async_array, name, getattr(newest.async_array, name))
     return shape
+
+
+def send_ahead(array: zarr.Array[Any]) -> None:
+    """Begin to upload what was written in the open transaction, if there is one: something slow comes before its end."""
+    found = repository_and_key(array.store_path.store, array.store_path.path)
+    transaction = None if found is None else found[0].transaction
+    if transaction is not None:
+        run_sync(transaction.staging.send_ahead())
 
 
 async def _look_again(repository: Repository) -> None:
@@ -286,10 +315,20 @@ def revert(target: Any, ref: str | int | datetime, *, message: str = "") -> Comm
         wanted = {row[0]: row[1] async for row in list_entries(engine.reader, View(version=past), "")}
         there = {row[0]: row[1] async for row in list_entries(engine.reader, View(version=current), "")}
         staging = engine.stage(current)
-        for key, entry in wanted.items():
-            if key not in there or there[key].generation != entry.generation:
-                staging.expect(key, there[key].generation if key in there else 0)
-                staging.place(key, entry)
+        restored = [
+            key
+            for key, entry in wanted.items()
+            if key not in there or there[key].generation != entry.generation
+        ]
+        covered = [key.removesuffix(COVERAGE_VALUE) for key in restored if key.endswith(COVERAGE_VALUE)]
+        documents = [key for key in (f"{path}{INDEX_DOCUMENT}" for path in covered) if key in wanted]
+        for key in {*restored, *documents}:
+            staging.expect(key, there[key].generation if key in there else 0)
+            staging.place(key, wanted[key])
+        found = await repository.read([Request(key) for key in documents], View(version=past))
+        for key, document in zip(documents, found, strict=True):
+            if document is not None:
+                await staging.put(key, without_coverage(bytes(document.data)))
         for key in there.keys() - wanted.keys():
             staging.expect(key, there[key].generation)
             staging.delete(key)

@@ -6,7 +6,7 @@ Facts it rests on are in ``specs/storage-operations.md``: mode ``create`` is If-
 
 import asyncio
 from collections.abc import Awaitable, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import obstore
 from obstore import exceptions as failures
@@ -26,6 +26,9 @@ _ACCESS_HINTS = (
     "169.254",
 )
 
+
+PART_BYTES: Final = 32 << 20
+"""An object up to this size is one request, a larger one is uploaded in parts of it."""
 
 T = TypeVar("T")
 
@@ -77,7 +80,7 @@ class ObstoreObjects:
     async def put(self, path: str, data: bytes) -> None:
         """See `Objects.put`."""
         try:
-            await self._finish(obstore.put_async(self._store, path, data))
+            await self._finish(obstore.put_async(self._store, path, data, chunk_size=PART_BYTES))
         except (failures.BaseError, OSError) as error:
             raise self._failed(path, error) from error
 

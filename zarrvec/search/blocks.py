@@ -65,6 +65,51 @@ class Grid:
         """Components of a vector."""
         return int(self.chunks[-1][-1])
 
+    def rows_of(self, units: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+        """Return which rows have a part in some units.
+
+        Parameters
+        ----------
+        units
+            (units,) bool, in C order.
+
+        Returns
+        -------
+        Of the leading shape.
+
+        Examples
+        --------
+        >>> import zarr
+        >>> array = zarr.create_array(zarr.storage.MemoryStore(), shape=(5, 8), chunks=(2, 4), dtype="f4")
+        >>> grid_of(array).rows_of(np.array([False, False, False, True, False, False])).tolist()
+        [False, False, True, True, False]
+        """
+        rows: npt.NDArray[np.bool_] = np.any(units.reshape([len(edges) - 1 for edges in self.units]), axis=-1)
+        for axis, edges in enumerate(self.units[:-1]):
+            rows = np.repeat(rows, np.diff(edges), axis=axis)
+        return rows
+
+    def units_of(self, rows: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+        """Return which units have a part of some rows, (units,) bool in C order.
+
+        Parameters
+        ----------
+        rows
+            Of the leading shape.
+
+        Examples
+        --------
+        >>> import zarr
+        >>> array = zarr.create_array(zarr.storage.MemoryStore(), shape=(5, 8), chunks=(2, 4), dtype="f4")
+        >>> grid_of(array).units_of(np.array([False, False, False, True, False])).tolist()
+        [False, False, True, True, False, False]
+        """
+        units = rows
+        for axis, edges in enumerate(self.units[:-1]):
+            if units.size:
+                units = np.logical_or.reduceat(units, edges[:-1], axis=axis)
+        return np.repeat(units.reshape(-1), len(self.units[-1]) - 1)
+
 
 def grid_of(array: AnyArray) -> Grid:
     """Return the chunk grid of an array.

@@ -4,11 +4,7 @@ The array is streamed in blocks of whole chunks, each chunk once, one read of th
 next block while the current one is compared with all queries at once.
 """
 
-import contextvars
-import operator
 import time
-from collections.abc import Generator, Iterable
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from typing import Any, Final
 
@@ -16,12 +12,12 @@ import numpy as np
 import numpy.typing as npt
 from zarr.types import AnyArray
 
-from zarrvec.errors import OptionError
-from zarrvec.search.blocks import Block, grid_of, plan_blocks
+from zarrvec.search.blocks import grid_of, plan_blocks
 from zarrvec.search.hits import Hits, SearchStats
-from zarrvec.search.inputs import as_k, as_queries, as_selection, check_array
+from zarrvec.search.inputs import as_k, as_queries, as_selection, check_array, check_memory
 from zarrvec.search.metrics import check_metric
 from zarrvec.search.score import Scorer
+from zarrvec.search.stream import stream_blocks
 from zarrvec.search.topk import NO_ID
 
 DEFAULT_MEMORY_BYTES: Final = 256 << 20
@@ -97,7 +93,7 @@ def search_exact(
     """
     started = time.perf_counter()
     known_metric = check_metric(metric)
-    memory = _check_memory(memory_bytes)
+    memory = check_memory(memory_bytes)
     check_array(array)
     leading, width = array.shape[:-1], array.shape[-1]
     wanted = as_k(k)
@@ -119,7 +115,7 @@ def search_exact(
             memory_bytes=memory // _WORK_SHARE,
         )
         plan = plan_blocks(grid_of(array), block_bytes=memory // _BLOCK_SHARE, mask=mask)
-        with closing(_stream(array, plan)) as stream:
+        with closing(stream_blocks(array, plan)) as stream:
             for block, rows in stream:
                 chunks += block.chunks
                 bytes_decoded += block.bytes_decoded
@@ -191,28 +187,6 @@ def _compare(
         read.keep(scorer.top.ids, ids, rows)
 
 
-def _stream(
-    array: AnyArray, blocks: Iterable[Block]
-) -> Generator[tuple[Block, npt.NDArray[Any]], None, None]:
-    """Yield each block and its (n, d) rows while a thread reads the next one."""
-    waiting: tuple[Block, Future[npt.NDArray[Any]]] | None = None
-    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="zarrvec-search") as pool:
-        for block in blocks:
-            done = None if waiting is None else (waiting[0], waiting[1].result())
-            waiting = (block, pool.submit(contextvars.copy_context().run, _read, array, block))
-            if done is not None:
-                yield done
-                del done
-        if waiting is not None:
-            yield waiting[0], waiting[1].result()
-
-
-def _read(array: AnyArray, block: Block) -> npt.NDArray[Any]:
-    selection: tuple[Any, ...] = (block.rows, *block.rest, slice(None))
-    values: Any = array[selection] if isinstance(block.rows, slice) else array.oindex[selection]
-    return np.asarray(values).reshape(-1, array.shape[-1])
-
-
 def _fill_row(array: AnyArray) -> npt.NDArray[Any] | None:
     if array.fill_value is None:
         return None
@@ -223,15 +197,3 @@ def _indices(ids: npt.NDArray[np.int64], leading: tuple[int, ...]) -> tuple[npt.
     if not ids.size:  # unravel_index refuses a shape with a zero
         return tuple(ids.copy() for _ in leading)
     return tuple(index.astype(np.int64, copy=False) for index in np.unravel_index(ids, leading))
-
-
-def _check_memory(memory_bytes: object) -> int:
-    try:
-        number = operator.index(memory_bytes)  # type: ignore[arg-type]
-    except TypeError as error:
-        raise OptionError(
-            f"memory_bytes={memory_bytes!r} is no integer: expected bytes, at least 1"
-        ) from error
-    if number < 1:
-        raise OptionError(f"memory_bytes={number}: expected at least 1; 64 MiB and more are useful")
-    return number

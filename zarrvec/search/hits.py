@@ -1,6 +1,7 @@
 """What a search returns."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -28,11 +29,27 @@ class SearchStats:
     seconds: float
     """Wall time."""
     requests: int | None = None
-    """Requests to the object storage; None if the store does not count them."""
+    """Requests to the storage: on a zarrvec store reads of packs, elsewhere reads of the index; None if not counted."""
     bytes_read: int | None = None
-    """Bytes that came from the object storage; None if the store does not count them."""
+    """Bytes that these brought; None if not counted."""
     rounds: int | None = None
-    """Requests that had to wait for one another; None if the store does not count them."""
+    """Waves of requests that had to wait for one another; None if they weren't counted."""
+    nprobe: int | None = None
+    """Lists probed for each query; None if there was no index, or it wasn't used."""
+    reranked: bool = False
+    """Whether the nearest by their codes were ranked again by their rows."""
+    lists: int = 0
+    """Posting lists scanned, those of later segments counted apart."""
+    entries: int = 0
+    """Entries compared with a query, over all queries."""
+    unlike: int = 0
+    """Queries farther from the index than nearly all that it was calibrated on: their recall may be lower than asked
+    for. Build with ``queries=`` such as these."""
+    part_read: float | None = None
+    """Exact search: bytes of the chunks that were read, as a part of those of the array. Lists that proved that the
+    others needn't be read come on top; see `lists`. None for a search by the index."""
+    stages: Mapping[str, float] = field(default_factory=dict)
+    """Seconds by stage."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
@@ -65,6 +82,8 @@ class Hits:
     """The ids as one ([q,] k) int64 array for each leading axis; ``array[hits.indices[0][i], ...]``."""
     vectors: npt.NDArray[Any] | None = None
     """([q,] k, d) in the dtype of the array, if they were asked for."""
+    columns: Mapping[str, npt.NDArray[Any]] = field(default_factory=dict)
+    """([q,] k, ...) values of sibling arrays, by the names asked for."""
     stats: SearchStats
 
     def __len__(self) -> int:
@@ -86,7 +105,8 @@ class Hits:
     def to_xarray(self) -> "xarray.Dataset":
         """Return the hits as a dataset with dimensions ``query`` (for a batch), ``rank`` and ``component``.
 
-        Variables are ``ids``, ``distances``, ``index_0``, ``index_1``, ... and ``vectors`` if there are any.
+        Variables are ``ids``, ``distances``, ``index_0``, ``index_1``, ..., ``vectors`` if there are any, and the
+        columns.
 
         Raises
         ------
@@ -111,4 +131,9 @@ class Hits:
         variables |= {f"index_{axis}": (dims, index) for axis, index in enumerate(self.indices)}
         if self.vectors is not None:
             variables["vectors"] = ((*dims, "component"), self.vectors)
+        for name, values in self.columns.items():
+            variables[name] = (
+                (*dims, *(f"{name}_{axis}" for axis in range(values.ndim - len(dims)))),
+                values,
+            )
         return xarray.Dataset(variables)

@@ -7,8 +7,10 @@ import numpy as np
 import numpy.typing as npt
 from zarr.types import AnyArray
 
-from zarrvec.errors import SearchError
+from zarrvec.errors import OptionError, SearchError
+from zarrvec.search.metrics import Metric, check_metric
 
+DEFAULT_METRIC: Final[Metric] = "cosine"
 _DTYPES: Final = ("float16", "float32", "float64", "int8", "uint8")
 
 
@@ -52,6 +54,28 @@ def as_k(k: object) -> int:
     return number
 
 
+def is_integer(value: object) -> bool:
+    """Return whether a value is an integer, of Python's or numpy's, and no boolean."""
+    return isinstance(value, int | np.integer) and not isinstance(value, bool)
+
+
+def check_memory(memory_bytes: object, least: int = 1) -> int:
+    """Return a bound on memory in bytes.
+
+    Raises
+    ------
+    OptionError
+        If it is no integer or too small.
+    """
+    if not isinstance(memory_bytes, int | np.integer) or isinstance(memory_bytes, bool):
+        raise OptionError(f"memory_bytes={memory_bytes!r} is no integer: expected bytes, at least {least}")
+    if memory_bytes < least:
+        raise OptionError(
+            f"memory_bytes={memory_bytes}: expected at least {least}; 64 MiB and more are useful"
+        )
+    return int(memory_bytes)
+
+
 def as_queries(queries: npt.ArrayLike, width: int) -> tuple[npt.NDArray[np.float64], bool]:
     """Return the queries as (q, d) float64, and whether it was a single one of shape (d,).
 
@@ -88,6 +112,68 @@ def as_queries(queries: npt.ArrayLike, width: int) -> tuple[npt.NDArray[np.float
             "them; leave them out"
         )
     return batch, given.ndim == 1
+
+
+def metric_of(array: AnyArray) -> Metric:
+    """Return the metric that an array names in its attributes, or the default.
+
+    Raises
+    ------
+    OptionError
+        If it names an unknown one.
+    """
+    stored = array.attrs.get("zarrvec")
+    metric = stored.get("metric") if isinstance(stored, dict) else None
+    if metric is None:
+        return DEFAULT_METRIC
+    try:
+        return check_metric(metric)
+    except OptionError as error:
+        raise OptionError(f'{error}; it stands in attrs["zarrvec"]["metric"] of {array.name!r}') from error
+
+
+def as_rows(vectors: npt.ArrayLike, array: AnyArray) -> npt.NDArray[Any]:
+    """Return vectors to be appended to an array, in its dtype.
+
+    Raises
+    ------
+    SearchError
+        If they are not real numbers, or of another shape but for the first axis.
+    """
+    try:
+        rows = np.asarray(vectors)
+    except ValueError as error:
+        raise SearchError("vectors differ in width: expected (n, ..., d)") from error
+    if rows.dtype.kind not in "fiub" and rows.size:
+        raise SearchError(f"vectors of dtype {rows.dtype} are not real numbers: expected {array.dtype}")
+    expected = array.shape[1:]
+    if rows.shape[1:] != expected or rows.ndim != array.ndim:
+        raise SearchError(f"vectors of shape {rows.shape}: expected (n, {', '.join(map(str, expected))})")
+    return rows.astype(array.dtype, copy=False)
+
+
+def as_ids(ids: object, count: int) -> npt.NDArray[np.int64]:
+    """Return ids of rows, ascending and each once.
+
+    Raises
+    ------
+    SearchError
+        If they are no integers from 0 to `count` - 1.
+
+    Examples
+    --------
+    >>> as_ids([3, 1, 3], 4).tolist()
+    [1, 3]
+    """
+    given = np.atleast_1d(_as_array(ids))
+    if given.ndim != 1 or (given.size and given.dtype.kind not in "iu"):
+        raise SearchError(
+            f"ids of dtype {given.dtype} and shape {given.shape}: expected a 1-D sequence of integers, as in `Hits.ids`"
+        )
+    if given.size and (int(given.min()) < 0 or int(given.max()) >= count):
+        wrong = given[(given < 0) | (given >= count)][0]
+        raise SearchError(f"ids hold {wrong}: expected ids from 0 to {count - 1}")
+    return np.unique(given.astype(np.int64))
 
 
 def as_selection(where: object, leading: tuple[int, ...]) -> npt.NDArray[np.bool_] | None:
@@ -133,16 +219,8 @@ def as_selection(where: object, leading: tuple[int, ...]) -> npt.NDArray[np.bool
                 f"where is a mask of shape {given.shape}: expected the leading shape {leading} or ({count},)"
             )
         return given.reshape(leading)
-    if given.ndim != 1 or (given.size and given.dtype.kind not in "iu"):
-        raise SearchError(
-            f"where of dtype {given.dtype} and shape {given.shape}: expected a boolean mask, a 1-D sequence of integer ids "
-            "or a slice"
-        )
-    if given.size and (int(given.min()) < 0 or int(given.max()) >= count):
-        wrong = given[(given < 0) | (given >= count)][0]
-        raise SearchError(f"where holds the id {wrong}: expected ids from 0 to {count - 1}")
     mask = np.zeros(count, dtype=np.bool_)
-    mask[given.astype(np.int64)] = True
+    mask[as_ids(given, count)] = True
     return mask.reshape(leading)
 
 
@@ -150,4 +228,6 @@ def _as_array(where: object) -> npt.NDArray[Any]:
     try:
         return np.asarray(where)
     except ValueError as error:
-        raise SearchError(f"where is ragged: expected a mask, ids or a slice ({error})") from error
+        raise SearchError(
+            f"rows are given as a ragged sequence: expected a mask, ids or a slice ({error})"
+        ) from error

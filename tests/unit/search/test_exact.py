@@ -208,8 +208,8 @@ def test_where():
 @pytest.mark.parametrize(
     ("where", "what"),
     [
-        ([4], "id 4"),
-        ([-1], "id -1"),
+        ([4], "ids hold 4"),
+        ([-1], "ids hold -1"),
         ([1.0], "float64"),
         (np.zeros(3, bool), "mask of shape"),
         ([[0, 1]], "1-D"),

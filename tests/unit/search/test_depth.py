@@ -1,0 +1,97 @@
+"""Are the right lists probed, and as many as the recall takes?"""
+
+import json
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+
+from zarrvec.search.depth import Compass, candidates_for, depth_for, waves
+from zarrvec.search.head import Curve, Head
+from zarrvec.search.metrics import METRICS
+
+VECTORS = Path(__file__).parents[3] / "specs" / "vectors"
+HEAD = Head.decode(json.loads((VECTORS / "index.json").read_text())["l2"]["head"], name="x")
+
+
+def head_of(*recall, loss):
+    curves = (Curve(k=10, recall=recall, error=(0.0,) * 4, loss=loss),)
+    return msgspec.structs.replace(HEAD, calibration=msgspec.structs.replace(HEAD.calibration, curves=curves))
+
+
+EASY = head_of(0.9, 0.95, 0.99, 1.0, loss={"4": 0.5, "8": 0.0})
+LOSSY = head_of(0.9, 0.95, 0.99, 1.0, loss={"4": 0.5, "8": 0.1})
+
+
+@pytest.mark.parametrize(
+    ("head", "asked", "expected"),
+    [
+        (EASY, {}, (2, False)),
+        (EASY, {"rerank": True}, (2, True)),
+        (EASY, {"bits": 4}, (2, True)),  # codes of 4 bits can't have it
+        (EASY, {"bits": 4, "rerank": False}, (4, False)),  # then all lists
+        (EASY, {"nprobe": 3}, (3, False)),
+        (EASY, {"nprobe": 99, "rerank": True}, (4, True)),
+        (LOSSY, {}, (2, True)),
+        (LOSSY, {"rerank": False}, (4, False)),
+    ],
+)
+def test_depth(head, asked, expected):
+    options = {"bits": 8, "nprobe": None, "rerank": None, "reread_bytes": 0, **asked}
+    assert depth_for(head, 0.95, 10, **options) == expected
+
+
+def test_more_hits_than_were_measured_take_more_lists():
+    rows = HEAD.rows
+    asked = {"bits": 8, "nprobe": None, "rerank": None, "reread_bytes": 0}
+    depths = [depth_for(EASY, 0.95, k, **asked).nprobe for k in (10, rows // 8, rows // 4, rows)]
+    assert depths == sorted(depths)
+    assert (depths[0], depths[-1]) == (2, HEAD.nlist)
+
+
+def test_ranking_again_must_be_worth_its_round():
+    near = head_of(0.9, 0.95, 0.97, 1.0, loss={"4": 0.5, "8": 0.01})
+    asked = {"bits": 8, "nprobe": None, "rerank": None}
+    assert depth_for(near, 0.95, 10, **asked, reread_bytes=0) == (3, False)
+    far = head_of(0.95, 0.96, 0.97, 1.0, loss={"4": 0.5, "8": 0.02})
+    assert depth_for(far, 0.95, 10, **asked, reread_bytes=0) == (1, True)
+    assert depth_for(far, 0.95, 10, **asked, reread_bytes=1e9) == (3, False)
+
+
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("nprobe", [1, 5, 40, 99])
+def test_probes_are_the_lists_of_least_key(metric, nprobe):
+    random = np.random.default_rng(0)
+    centroids, queries = random.normal(size=(40, 6)).astype("f4"), random.normal(size=(9, 6)).astype("f4")
+    radii = random.random(40).astype("f4")
+    compass = Compass.of(centroids, radii, metric)
+    probes = compass.probe(queries, nprobe)
+    squares = (centroids.astype("f8") ** 2).sum(axis=1)
+    lengths = np.linalg.norm(queries.astype("f8"), axis=1)[:, None]
+    bias = {"l2": squares[None], "cosine": 0.6 * squares[None], "ip": -0.4 * lengths * radii}[metric]
+    keys = bias - 2 * queries.astype("f8") @ centroids.T
+    expected = np.argsort(keys, axis=1)[:, :nprobe]
+    np.testing.assert_array_equal(probes.lists, expected)
+    np.testing.assert_allclose(
+        probes.products, np.take_along_axis(queries @ centroids.T, expected, axis=1), rtol=1e-5
+    )
+    assert (probes.nearest >= 0).all()
+
+
+def test_one_list():
+    probes = Compass.of(np.zeros((1, 3), "f4"), np.zeros(1, "f4"), "l2").probe(np.ones((2, 3), "f4"), 7)
+    assert probes.lists.tolist() == [[0], [0]]
+
+
+def test_waves_hold_what_fits():
+    lists, sizes = np.arange(50), np.random.default_rng(0).integers(1, 30, size=50)
+    runs = list(waves(lists, sizes, 40))
+    assert np.concatenate(runs).tolist() == lists.tolist()
+    assert all(sizes[run].sum() <= 40 for run in runs)
+    assert [run.tolist() for run in waves(np.array([3, 4]), np.array([99, 99]), 1)] == [[3], [4]]
+    assert list(waves(np.empty(0, int), np.empty(0, int), 9)) == []
+
+
+def test_fewer_bits_take_more_candidates():
+    assert all(candidates_for(k, 4) > candidates_for(k, 8) > k for k in (1, 10, 1000))

@@ -1,0 +1,110 @@
+"""Do appended rows get into the index as they are stored, in segments that don't multiply?"""
+
+import numpy as np
+import pytest
+import zarr
+from zarr.storage import MemoryStore
+
+import zarrvec
+from zarrvec.errors import SearchError
+from zarrvec.search import extending
+
+ALL = 10**6
+WIDTH = 6
+
+
+@pytest.fixture(autouse=True)
+def _small(monkeypatch):
+    monkeypatch.setattr(extending, "PENDING_BYTES", 400)
+
+
+def rows(count, seed=0):
+    return np.random.default_rng(seed).standard_normal((count, WIDTH)).astype("f4")
+
+
+@pytest.fixture(params=["ours", "elsewhere"])
+def store(request, tmp_path):
+    return zarrvec.open_store(f"zarrvec://{tmp_path}/data.zarr") if request.param == "ours" else MemoryStore()
+
+
+def make(store, data):
+    array = zarr.create_array(store, name="emb", shape=data.shape, chunks=(50, WIDTH), dtype=data.dtype)
+    array[...] = data
+    array.vec.build_index(metric="l2", nlist=4)
+    return array
+
+
+def test_few_rows_wait_and_become_a_segment_with_those_that_come(store):
+    array = make(store, rows(100))
+    array.vec.append(rows(3, 1))
+    assert (array.vec.info()["segments"], array.vec.info()["rows_out_of_lists"]) == (1, 3)
+    array.append(rows(4, 2))
+    array.vec.append(rows(30, 3))
+    info = array.vec.info()
+    assert (info["segments"], info["rows_out_of_lists"], info["rows"]) == (2, 0, 137)
+    hits = array.vec.search(array[...], 1, nprobe=ALL, rerank=True)
+    assert hits.ids[:, 0].tolist() == list(range(137))
+    assert hits.stats.vectors == 0
+
+
+def test_segments_are_merged_by_size(store):
+    array = make(store, rows(100))
+    seen = []
+    for seed in range(1, 21):
+        array.vec.append(rows(20, seed))
+        seen.append(array.vec.info()["segments"])
+    assert max(seen) <= 6
+    assert array.vec.search(array[...], 1, nprobe=ALL, rerank=True).ids[:, 0].tolist() == list(range(500))
+
+
+def test_many_rows_that_waited_go_by_in_blocks(store, monkeypatch):
+    monkeypatch.setattr(extending, "BLOCK_BYTES", 1000)
+    array = make(store, rows(100))
+    array.append(rows(333, 1))
+    array.vec.append(rows(20, 2))
+    assert array.vec.info()["rows"] == 453
+    assert array.vec.search(array[...], 1, nprobe=ALL, rerank=True).ids[:, 0].tolist() == list(range(453))
+
+
+def test_rows_that_cannot_be_found_make_no_segment(store):
+    array = make(store, rows(100))
+    array.vec.append(np.full((50, WIDTH), np.nan))
+    assert array.vec.info()["segments"] == 1
+    assert array.vec.info()["rows_out_of_lists"] == 0
+    assert array.vec.search(np.zeros(WIDTH), 200, nprobe=ALL).ids.size == 100
+    array.vec.append(rows(50, 1))
+    assert array.vec.search(np.zeros(WIDTH), 200, nprobe=ALL).ids.size == 150
+
+
+def test_the_index_holds_what_is_stored(store):
+    array = make(store, np.random.default_rng(0).integers(0, 99, (100, WIDTH), dtype="u1"))
+    array.vec.append(np.full((60, WIDTH), 200.9))
+    hits = array.vec.search(np.full(WIDTH, 200.0), 1, nprobe=ALL)
+    assert hits.ids.tolist() == [100]
+    assert hits.distances[0] < 1
+
+
+def test_rows_with_more_axes(store):
+    data = np.random.default_rng(0).standard_normal((9, 8, WIDTH)).astype("f4")
+    array = zarr.create_array(store, name="emb", data=data, chunks=(2, 5, WIDTH))
+    array.vec.build_index(metric="l2", nlist=4)
+    more = np.random.default_rng(1).standard_normal((7, 8, WIDTH))
+    assert array.vec.append(more) == (16, 8, WIDTH)
+    assert array.vec.info()["segments"] == 2
+    hits = array.vec.search(more[3, 2], 1)
+    assert [int(at[0]) for at in hits.indices] == [12, 2]
+
+
+@pytest.mark.parametrize(
+    "wrong", [np.ones(WIDTH), np.ones((2, 5)), "text", [[1], [1, 2]], np.full((1, WIDTH), 1j), None]
+)
+def test_what_is_not_rows(store, wrong):
+    array = make(store, rows(20))
+    with pytest.raises(SearchError, match="vectors"):
+        array.vec.append(wrong)
+    assert array.shape == (20, WIDTH)
+
+
+def test_no_rows(store):
+    array = make(store, rows(20))
+    assert array.vec.append(np.empty((0, WIDTH))) == (20, WIDTH)

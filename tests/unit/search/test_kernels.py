@@ -1,0 +1,353 @@
+"""Are the nearest entries of posting lists in memory those that unpacking everything finds, whoever computes?"""
+
+import importlib.util
+import platform
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from zarrvec.search import kernels
+from zarrvec.search.kernels import Found, ScanInput, merge, scan
+from zarrvec.search.records import Entries, Layout
+
+needs_numba = pytest.mark.skipif(importlib.util.find_spec("numba") is None, reason="numba is not installed")
+both = pytest.mark.parametrize("name", ["numpy", pytest.param("numba", marks=needs_numba)])
+
+ONES = np.ones(100, "f4")
+
+
+@contextmanager
+def computing_with(name):
+    """Let scans take one implementation, whatever the work."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(kernels, "_numba", kernels._Numba())
+        patch.setattr(kernels._numba, "missing", name == "numpy")
+        patch.setattr(kernels, "BREAK_EVEN", 0)
+        yield
+        assert (kernels._numba.module is None) == (name == "numpy")
+
+
+class Lists:
+    """Posting lists in memory, at addresses that no number would be aligned at, and what they hold."""
+
+    def __init__(self, layout, entries, *, bits=8):
+        self.layout, self.entries, self.bits = layout, entries, bits
+        self.buffers = []
+        for part in entries:
+            packed = layout.pack(part)
+            if bits == 4:
+                packed = packed[: layout.head_bytes(len(part.ids))]
+            buffer = np.empty(packed.size + 1, dtype=np.uint8)
+            buffer[1:] = packed
+            self.buffers.append(buffer[1:])
+        self.given = ScanInput(
+            layout=layout,
+            addresses=np.array(
+                [buffer.ctypes.data if buffer.size else 0 for buffer in self.buffers], np.uint64
+            ),
+            counts=np.array([len(part.ids) for part in entries], np.int64),
+        )
+
+    def scores(self, query, probes, base, allowed=None):
+        """Return id and score of every entry that may be found, in float64."""
+        ids, scores = [np.empty(0, np.int64)], [np.empty(0)]
+        for number, bias in zip(probes, base, strict=True):
+            if number < 0:
+                continue
+            held = self.layout.unpack(self.buffers[number], len(self.entries[number].ids), bits=self.bits)
+            residuals = held.codes.astype(np.float64) - 128
+            dots = bias + held.scales.astype(np.float64) * (residuals @ query.astype(np.float64))
+            ids.append(held.ids.astype(np.int64))
+            scores.append(-dots if held.norms is None else held.norms - 2 * dots)
+        found, values = np.concatenate(ids), np.concatenate(scores)
+        if allowed is not None:
+            may = np.isin(found, np.flatnonzero(allowed))
+            found, values = found[may], values[may]
+        return found, values
+
+
+def some_lists(rng, layout, counts, *, bits=8, rows=60):
+    def entries(count):
+        return Entries(
+            rng.integers(0, rows, count),
+            rng.uniform(0, 0.01, count).astype("f4"),
+            np.zeros(count, "f4"),
+            rng.uniform(0, 2, count).astype("f4") if layout.has_norms else None,
+            rng.integers(0, 256, (count, layout.width), dtype=np.uint8),
+        )
+
+    return Lists(layout, [entries(count) for count in counts], bits=bits)
+
+
+def some_queries(rng, layout, queries, nlist, probes):
+    numbers = np.stack([rng.permutation(nlist)[:probes] for _ in range(queries)])
+    numbers[rng.random(numbers.shape) < 0.1] = -1
+    return (
+        rng.normal(size=(queries, layout.width)).astype("f4"),
+        numbers,
+        rng.normal(size=numbers.shape).astype("f4"),
+    )
+
+
+def best(ids, scores, kept):
+    """Return the `kept` best, each id once, by the plainest means."""
+    least: dict[int, float] = {}
+    for row, score in zip(ids.tolist(), scores.tolist(), strict=True):
+        least[row] = min(score, least.get(row, np.inf))
+    return sorted((score, row) for row, score in least.items())[:kept]
+
+
+def check(lists, queries, probes, base, found, *, kept, allowed=None):
+    for row in range(len(queries)):
+        ids, scores = lists.scores(queries[row], probes[row], base[row], allowed)
+        expected = best(ids, scores, kept)
+        size = len(expected)
+        assert found.ids[row, size:].tolist() == [-1] * (kept - size)
+        assert np.isinf(found.scores[row, size:]).all()
+        assert len(set(found.ids[row, :size].tolist())) == size
+        # half a step of an int16 query in each dimension, times the largest code and scale, twice for l2
+        atol = 2 * lists.layout.width * np.abs(queries[row]).max() / 65534 * 128 * 0.01 + 1e-5
+        np.testing.assert_allclose(
+            found.scores[row, :size], [score for score, _ in expected], rtol=1e-5, atol=atol
+        )
+        truth = {number: score for score, number in best(ids, scores, len(ids))}
+        theirs = [truth[number] for number in found.ids[row, :size].tolist()]
+        np.testing.assert_allclose(found.scores[row, :size], theirs, rtol=1e-5, atol=atol)
+    assert found.scanned == lists.given.counts[probes[probes >= 0]].sum()
+
+
+layouts = st.builds(
+    Layout, width=st.integers(1, 70), id_bytes=st.sampled_from([4, 8]), has_norms=st.booleans()
+)
+
+
+@both
+@given(data=st.data(), layout=layouts, bits=st.sampled_from([8, 4]), seed=st.integers(0, 2**32 - 1))
+def test_equals_unpacking_everything(name, data, layout, bits, seed):
+    rng = np.random.default_rng(seed)
+    counts = data.draw(st.lists(st.integers(0, 40), min_size=1, max_size=8))
+    lists = some_lists(rng, layout, counts, bits=bits)
+    queries, probes, base = some_queries(
+        rng, layout, data.draw(st.integers(1, 9)), len(counts), data.draw(st.integers(1, len(counts)))
+    )
+    masks = [None, rng.random(40) < 0.5, rng.integers(0, 2, 100, dtype=np.uint8), np.zeros(0, np.bool_)]
+    allowed = data.draw(st.sampled_from(masks))
+    kept = data.draw(st.integers(1, 80))
+    with computing_with(name):
+        found = scan(lists.given, queries, probes, base, kept=kept, bits=bits, allowed=allowed, threads=2)
+    check(lists, queries, probes, base, found, kept=kept, allowed=allowed)
+
+
+@both
+@pytest.mark.parametrize("width", [2, 100, 385])
+def test_lists_longer_than_a_block(name, width, monkeypatch):
+    monkeypatch.setattr(kernels, "_BLOCK_SCORES", 20_000)
+    rng = np.random.default_rng(width)
+    lists = some_lists(rng, Layout(width=width, id_bytes=4, has_norms=True), [7000, 0, 1, 333], rows=5000)
+    queries, probes, base = some_queries(rng, lists.layout, 7, 4, 4)
+    with computing_with(name):
+        found = scan(lists.given, queries, probes, base, kept=100)
+    check(lists, queries, probes, base, found, kept=100)
+
+
+@both
+@pytest.mark.parametrize("queries", [1, 3, 5])
+def test_of_equal_scores_the_lower_id(name, queries):
+    layout = Layout(width=3, id_bytes=8, has_norms=False)
+    ids = np.random.default_rng(0).permutation(400) + 2**40
+    flat = [Entries(part, ONES, ONES, None, np.full((100, 3), 128, "u1")) for part in np.split(ids, 4)]
+    lists = Lists(layout, [*flat, flat[0]])
+    probes = np.tile(np.arange(5), (queries, 1))
+    with computing_with(name):
+        found = scan(lists.given, np.ones((queries, 3), "f4"), probes, np.ones(probes.shape, "f4"), kept=9)
+    assert found.ids.tolist() == [list(range(2**40, 2**40 + 9))] * queries
+    assert (found.scores == -1).all()
+
+
+@both
+@pytest.mark.parametrize("sign", [1, -1])
+@pytest.mark.parametrize("width", [4096, 70_001])
+def test_extreme_codes_do_not_overflow(name, width, sign):
+    layout = Layout(width=width, id_bytes=4, has_norms=False)
+    codes = np.stack([np.zeros(width), np.full(width, 255), np.arange(width) % 256]).astype("u1")
+    lists = Lists(layout, [Entries(np.arange(3), ONES[:3], ONES[:3], None, codes)])
+    queries = np.full((2, width), sign * 1e20, "f4")
+    probes, base = np.zeros((2, 1), np.int64), np.zeros((2, 1), "f4")
+    with computing_with(name):
+        found = scan(lists.given, queries, probes, base, kept=3)
+    for row in range(2):
+        ids, scores = lists.scores(queries[row], probes[row], base[row])
+        order = np.argsort(scores)
+        assert found.ids[row].tolist() == ids[order].tolist()
+        np.testing.assert_allclose(found.scores[row], scores[order], rtol=width / 2**24)
+
+
+@both
+@pytest.mark.parametrize("query", [0, 1e-45, 1e-30])
+def test_queries_of_no_length(name, query):
+    rng = np.random.default_rng(0)
+    lists = some_lists(rng, Layout(width=5, id_bytes=4, has_norms=False), [10])
+    queries, probes, base = np.full((1, 5), query, "f4"), np.array([[0]]), np.array([[0.5]], "f4")
+    with computing_with(name):
+        found = scan(lists.given, queries, probes, base, kept=2)
+    assert found.scores.tolist() == [[-0.5, -0.5]]
+
+
+@both
+def test_nothing_to_scan(name):
+    layout = Layout(width=5, id_bytes=4, has_norms=False)
+    none = ScanInput(layout=layout, addresses=np.empty(0, np.uint64), counts=np.empty(0, np.int64))
+    with computing_with(name):
+        empty = scan(none, np.ones((2, 5), "f4"), np.full((2, 3), -1), np.zeros((2, 3), "f4"), kept=2)
+        assert empty.ids.tolist() == [[-1, -1]] * 2
+        assert (
+            scan(none, np.ones((2, 5), "f4"), np.empty((2, 0), int), np.empty((2, 0), "f4"), kept=1).scanned
+            == 0
+        )
+        assert scan(
+            none, np.ones((0, 5), "f4"), np.empty((0, 2), int), np.empty((0, 2), "f4"), kept=1
+        ).ids.shape == (0, 1)
+
+
+@both
+def test_a_list_that_is_not_in_memory_is_passed_over(name):
+    lists = some_lists(np.random.default_rng(0), Layout(width=5, id_bytes=4, has_norms=False), [10, 10])
+    absent = ScanInput(
+        layout=lists.layout,
+        addresses=lists.given.addresses * np.array([0, 1], np.uint64),
+        counts=lists.given.counts,
+    )
+    query, base = np.ones((1, 5), "f4"), np.zeros((1, 2), "f4")
+    with computing_with(name):
+        found = scan(absent, query, np.array([[0, 1]]), base, kept=4)
+    check(lists, query, np.array([[-1, 1]]), base, found, kept=4)
+
+
+@both
+def test_threads_within_and_around(name):
+    rng = np.random.default_rng(0)
+    lists = some_lists(rng, Layout(width=33, id_bytes=4, has_norms=True), [50] * 30, rows=900)
+    queries, probes, base = some_queries(rng, lists.layout, 41, 30, 12)
+
+    def run(threads):
+        return scan(lists.given, queries, probes, base, kept=10, threads=threads)
+
+    with computing_with(name), ThreadPoolExecutor(4) as pool:
+        alone, *others = pool.map(run, [1, 2, 3, 64, 1, 2])
+    check(lists, queries, probes, base, alone, kept=10)
+    for other in others:
+        assert other.ids.tolist() == alone.ids.tolist()
+        assert other.scores.tolist() == alone.scores.tolist()
+
+
+@needs_numba
+def test_whatever_arrays_are_given_compile_once():
+    rng = np.random.default_rng(0)
+    lists = some_lists(rng, Layout(width=6, id_bytes=4, has_norms=True), [20] * 5)
+    queries, probes, base = some_queries(rng, lists.layout, 4, 5, 5)
+    given = [queries, probes, base, np.ones(60, np.bool_), lists.given.addresses, lists.given.counts]
+    for array in given:
+        array.flags.writeable = False
+    unaligned = [np.frombuffer(b"x" + array.tobytes(), np.uint8)[1:].view(array.dtype) for array in given]
+    with computing_with("numba"):
+        for variant in (
+            [array.copy() for array in given],
+            given,
+            [np.repeat(array, 2, axis=0)[::2] for array in given],
+            [part.reshape(array.shape) for part, array in zip(unaligned, given, strict=True)],
+            [np.asfortranarray(queries.astype("f8")), probes.astype("i4"), base.astype("f2"), *given[3:]],
+        ):
+            vectors, numbers, bias, allowed, addresses, counts = variant
+            held = ScanInput(layout=lists.layout, addresses=addresses, counts=counts)
+            found = scan(held, vectors, numbers, bias, kept=5, allowed=allowed)
+            check(lists, queries, numbers, bias, found, kept=5)
+        assert len(kernels._numba.module.scan.signatures) == 1
+
+
+@both
+def test_parts_merge_to_the_whole(name):
+    rng = np.random.default_rng(0)
+    lists = some_lists(rng, Layout(width=9, id_bytes=4, has_norms=True), [20] * 10)
+    queries, probes, base = some_queries(rng, lists.layout, 4, 10, 10)
+    with computing_with(name):
+        whole = scan(lists.given, queries, probes, base, kept=15)
+        halves = [
+            scan(lists.given, queries, np.where(probes % 2 == part, probes, -1), base, kept=15)
+            for part in range(2)
+        ]
+    merged = merge(halves, 15)
+    np.testing.assert_allclose(merged.scores, whole.scores, rtol=1e-5)
+    assert merged.scanned == whole.scanned
+
+
+def test_merge_of_fewer_than_asked_for():
+    part = Found(np.array([[3, -1]]), np.array([[1, np.inf]], "f4"), 5)
+    assert merge([part], 3).ids.tolist() == [[3, -1, -1]]
+    assert merge([part, part], 1).ids.tolist() == [[3]]
+
+
+class TestWhichImplementation:
+    @pytest.fixture
+    def run(self, monkeypatch):
+        monkeypatch.setattr(kernels, "_numba", kernels._Numba())
+        lists = some_lists(np.random.default_rng(0), Layout(width=8, id_bytes=4, has_norms=False), [10])
+        arguments = (np.ones((1, 8), "f4"), np.array([[0]]), np.zeros((1, 1), "f4"))
+        return lambda: scan(lists.given, *arguments, kept=3)
+
+    @needs_numba
+    def test_numba_once_the_work_has_paid_for_it(self, run, monkeypatch):
+        monkeypatch.setattr(kernels, "BREAK_EVEN", 160)
+        first = run()
+        assert kernels._numba.module is None
+        assert run().ids.tolist() == first.ids.tolist()
+        assert kernels._numba.module is not None
+
+    def test_numpy_where_numba_is_not(self, run, monkeypatch):
+        monkeypatch.setattr(kernels, "BREAK_EVEN", 0)
+        monkeypatch.setitem(sys.modules, "zarrvec.search._numba_kernels", None)
+        monkeypatch.delattr("zarrvec.search._numba_kernels", raising=False)
+        assert run().scanned == run().scanned == 10
+        assert kernels._numba.missing
+
+
+OTHER_MACHINE = """
+import numpy as np
+from numba.core.caching import _CacheLocator
+
+def refuse(self):
+    raise OSError("read-only")
+
+_CacheLocator.ensure_cache_path = refuse
+
+from zarrvec.search import kernels
+from zarrvec.search.records import Entries, Layout
+
+rng = np.random.default_rng(0)
+layout = Layout(width=75, id_bytes=4, has_norms=False)
+codes = rng.integers(0, 256, (900, 75), dtype="u1")
+data = layout.pack(Entries(np.arange(900), *np.ones((2, 900), "f4"), None, codes))
+lists = kernels.ScanInput(layout=layout, addresses=np.array([data.ctypes.data], "u8"), counts=np.array([900]))
+arguments = rng.normal(size=(5, 75)).astype("f4"), np.zeros((5, 1), int), np.zeros((5, 1), "f4")
+expected = kernels.scan(lists, *arguments, kept=9)
+assert kernels._numba.module is None
+kernels.BREAK_EVEN = 0
+for part in slice(0, 1), slice(None):
+    found = kernels.scan(lists, *(argument[part] for argument in arguments), kept=9)
+    assert found.ids.tolist() == expected.ids[part].tolist()
+    np.testing.assert_allclose(found.scores, expected.scores[part], rtol=1e-4)
+assert kernels._numba.module is not None
+"""
+
+
+@needs_numba
+@pytest.mark.skipif(platform.machine() not in {"x86_64", "AMD64"}, reason="names features of x86")
+@pytest.mark.parametrize("features", ["+sse2", "+avx2"])
+def test_smaller_processors_and_no_place_for_a_cache(features, tmp_path):
+    environment = {"NUMBA_CPU_NAME": "generic", "NUMBA_CPU_FEATURES": features, "HOME": str(tmp_path)}
+    subprocess.run([sys.executable, "-c", OTHER_MACHINE], check=True, timeout=100, env=environment)

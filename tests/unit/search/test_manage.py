@@ -1,0 +1,368 @@
+"""Is an index built, changed and dropped so that what is found is always whole, and nobody else's data is touched?"""
+
+import pickle
+from typing import Any
+
+import numpy as np
+import pytest
+import zarr
+from zarr.storage import MemoryStore, WrapperStore
+
+import zarrvec
+from zarrvec.errors import OptionError, ReadOnlyError, SearchError
+from zarrvec.search import extending
+from zarrvec.search.cache import LISTS, ROOTS
+
+ALL = 10**6
+WIDTH = 6
+
+
+def rows(count, seed=0, *middle):
+    return np.random.default_rng(seed).standard_normal((count, *middle, WIDTH)).astype("f4")
+
+
+def make(root, data=None, **options) -> Any:
+    data = rows(60) if data is None else data
+    array = root.create_array(
+        "emb", shape=data.shape, chunks=(20, *data.shape[1:]), dtype=data.dtype, **options
+    )
+    array[...] = data
+    return array
+
+
+@pytest.fixture
+def root(tmp_path):
+    return zarr.open_group(zarrvec.open_store(f"zarrvec://{tmp_path}/data.zarr"), mode="a")
+
+
+@pytest.fixture
+def elsewhere():
+    return zarr.open_group(MemoryStore(), mode="a")
+
+
+@pytest.fixture(autouse=True)
+def _small(monkeypatch):
+    monkeypatch.setattr(extending, "PENDING_BYTES", 400)
+
+
+def nearest(array, queries=None):
+    """Return the nearest row of each row, by all lists, as nobody remembers them."""
+    ROOTS.clear()
+    LISTS.clear()
+    data = array[...].reshape(-1, WIDTH) if queries is None else queries
+    hits = array.vec.search(data, 1, metric="l2", nprobe=ALL, rerank=True)
+    assert hits.stats.nprobe is not None
+    return hits.ids[:, 0].tolist()
+
+
+@pytest.mark.parametrize("change", ["build", "append", "delete", "optimize"])
+def test_what_is_written_again_in_the_same_transaction_is_found(root, change):
+    array = make(root)
+    if change != "build":
+        array.vec.build_index(metric="l2", nlist=4)
+    with zarrvec.transaction(root):
+        array[:10] = 0
+        match change:
+            case "build":
+                array.vec.build_index(metric="l2", nlist=4)
+            case "append":
+                array.vec.append(rows(30, 1))
+            case "delete":
+                array.vec.delete([50])
+            case "optimize":
+                array.vec.optimize()
+        array[3] = 7
+        assert nearest(array, np.full((1, WIDTH), 7.0)) == [3]
+    assert nearest(array, np.full((1, WIDTH), 7.0)) == [3]
+    array.vec.optimize()
+    assert nearest(array, np.full((1, WIDTH), 7.0)) == [3]
+    assert array.vec.info()["rows_out_of_lists"] == 0
+
+
+def test_one_transaction_makes_array_and_index(root):
+    with zarrvec.transaction(root):
+        array = make(root)
+        array.vec.build_index(metric="l2", nlist=4)
+    assert array.vec.info()["rows_out_of_lists"] == 0
+    assert nearest(array) == list(range(60))
+
+
+def test_a_discarded_transaction_leaves_no_index(root):
+    array = make(root)
+    with pytest.raises(KeyboardInterrupt), zarrvec.transaction(root):
+        array.vec.build_index()
+        raise KeyboardInterrupt
+    with pytest.raises(SearchError, match="no vector index"):
+        array.vec.info()
+
+
+def test_an_index_dropped_in_the_transaction_that_made_it(root):
+    array = make(root)
+    with zarrvec.transaction(root):
+        array[:10] = 0
+        array.vec.build_index()
+        array[:10] = 1
+        assert array.vec.drop_index()
+    assert array.vec.drop_index() is False
+
+
+def test_deleted_rows_stay_deleted_and_move_with_the_shape(root):
+    array = make(root, rows(10, 0, 7))
+    array.vec.build_index(metric="l2", nlist=3)
+    queries = array[1, 5][None]
+    assert nearest(array, queries) == [12]
+    assert array.vec.delete([12]) == 1
+    assert array.vec.delete([12, 12, 13]) == 1
+    assert nearest(array, queries) != [12]
+    array.resize((10, 9, WIDTH))
+    assert nearest(array, queries) != [14]
+    assert array.vec.delete([15, 16]) == 1  # the first of them was 13
+    array.vec.build_index(metric="l2", nlist=3)
+    assert nearest(array, queries) != [14]
+    assert array.vec.info()["deleted"] == 3
+    array.vec.drop_index()
+    array.vec.build_index(metric="l2", nlist=3)
+    assert nearest(array, queries) == [14]
+
+
+@pytest.mark.parametrize("place", ["root", "elsewhere"])
+def test_new_rows_are_not_hidden_by_deleted_ones_that_were_cut_off(place, request):
+    array = make(request.getfixturevalue(place))
+    array.vec.build_index(metric="l2", nlist=3)
+    array.vec.delete([5, 55])
+    array.resize((40, WIDTH))
+    array.vec.append(np.full((20, WIDTH), 9.0))
+    hits = array.vec.search(np.full(WIDTH, 9.0), 20, exact=True, metric="l2")
+    assert 55 in hits.ids
+    assert array.vec.info()["deleted"] == 1
+
+
+def test_what_others_put_there_is_left_alone(root):
+    array = make(root)
+    group = root.create_group("emb.vec")
+    group.create_array("mine", data=np.ones(3))
+    with pytest.raises(SearchError, match=r"emb\.vec.*'mine'.*move it"):
+        array.vec.build_index()
+    assert group["mine"][:].tolist() == [1, 1, 1]
+    del root["emb.vec"]
+    root.create_array("emb.vec", data=np.ones(3))
+    with pytest.raises(SearchError, match=r"emb\.vec.*is an array.*move it"):
+        array.vec.build_index()
+
+
+def test_read_only(root, tmp_path):
+    array = make(root)
+    array.vec.build_index()
+    number = zarrvec.history(root)[0].number
+    array.vec.append(rows(30, 1))
+    read_only = zarr.open_group(f"zarrvec://{tmp_path}/data.zarr", mode="r")["emb"]
+    for handle in (read_only, zarrvec.at(array, number)):
+        calls = [
+            handle.vec.build_index,
+            handle.vec.optimize,
+            handle.vec.drop_index,
+            lambda handle=handle: handle.vec.append(rows(1)),
+            lambda handle=handle: handle.vec.delete([1]),
+        ]
+        for call in calls:
+            with pytest.raises(ReadOnlyError, match="read-only"):
+                call()
+
+
+def test_each_version_has_its_index(root):
+    array = make(root)
+    array.vec.build_index(metric="l2", nlist=4)
+    zarrvec.tag(root, "first")
+    seen = []
+    for seed in range(1, 6):
+        array.vec.append(rows(25, seed))
+        seen.append((zarrvec.history(root)[0].number, array[...], array.vec.info()["segments"]))
+    array[7:9] = 1
+    array.vec.optimize()
+    array.vec.drop_index()
+    for number, data, segments in seen:
+        old = zarrvec.at(array, number)
+        assert nearest(old) == list(range(len(data)))
+        assert old.vec.info()["segments"] == segments
+        assert nearest(pickle.loads(pickle.dumps(old))) == list(range(len(data)))
+    zarrvec.branch(root, "other", at="first")
+    store = zarrvec.open_store(
+        f"zarrvec://{root.store.repository.place.name}", {"zarrvec": {"branch": "other"}}
+    )
+    other: Any = zarr.open_group(store, mode="a")["emb"]
+    other[3] = 5
+    other.vec.append(np.full((30, WIDTH), 8.0))
+    assert nearest(other, np.full((1, WIDTH), 5.0)) == [3]
+    assert nearest(other, np.full((1, WIDTH), 8.0)) == [60]
+    assert zarrvec.at(array, "first").vec.info()["rows_out_of_lists"] == 0
+
+
+def test_a_revert_brings_an_index_back(root):
+    array = make(root)
+    array.vec.build_index(metric="l2", nlist=4)
+    zarrvec.tag(root, "good")
+    array[:] = 1
+    array.vec.build_index(metric="l2", nlist=2)
+    zarrvec.revert(root, "good")
+    array = root["emb"]
+    assert nearest(array) == list(range(60))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"metric": "hamming"}, "metric='hamming'"),
+        ({"bits": 5}, "bits=5"),
+        ({"nlist": 0}, "nlist=0"),
+        ({"nlist": 2.5}, "nlist=2.5"),
+        ({"memory_bytes": 5}, "memory_bytes=5"),
+        ({"memory_bytes": "1G"}, "memory_bytes='1G'"),
+        ({"seed": -1}, "seed=-1"),
+        ({"spool": "/nowhere"}, "spool='/nowhere'"),
+        ({"queries": np.empty((0, WIDTH))}, "queries hold none"),
+    ],
+)
+def test_wrong_options_of_a_build(elsewhere, options, message):
+    with pytest.raises(OptionError, match=message):
+        make(elsewhere).vec.build_index(**options)
+
+
+@pytest.mark.parametrize("data", [np.empty((0, WIDTH), "f4"), np.full((9, WIDTH), np.nan, "f4")])
+def test_nothing_to_index(elsewhere, data):
+    with pytest.raises(SearchError, match="no finite row"):
+        make(elsewhere, data).vec.build_index()
+
+
+def test_another_array_of_the_same_name(root):
+    array = make(root)
+    array.vec.build_index(metric="l2", nlist=4)
+    other = root.create_array("emb", shape=(60, 9), chunks=(20, 9), dtype="f4", overwrite=True)
+    other[...] = 1
+    with pytest.raises(SearchError, match=r"another array: of vectors 6 x float32.*9 x float32.*build_index"):
+        other.vec.search(np.ones(9), metric="l2")
+    with pytest.raises(SearchError, match="another array"):
+        other.vec.optimize()
+    assert other.vec.search(np.ones(9), 1, exact=True).ids.tolist() == [0]
+    assert other.vec.append(np.ones((2, 9))) == (62, 9)
+    other.vec.build_index(metric="l2")
+    assert other.vec.search(np.ones(9), 1).ids.tolist() == [0]
+
+
+@pytest.mark.parametrize("changed", [{"fill_value": 9}, {"chunks": (5, WIDTH)}])
+def test_an_array_made_anew_without_writing(root, changed):
+    options: Any = {"shape": (60, WIDTH), "chunks": (10, WIDTH), "dtype": "f4", "fill_value": 0}
+    array = root.create_array("emb", **options)
+    array[:20] = rows(20)
+    array.vec.build_index(metric="l2", nlist=4)
+    array = root.create_array("emb", **{**options, **changed}, overwrite=True)
+    hits = array.vec.search(np.full(WIDTH, array.fill_value), 60, nprobe=ALL)
+    assert hits.ids.tolist() == list(range(60))
+    assert not hits.distances.any()
+
+
+class CrashError(Exception):
+    """The process ends here."""
+
+
+class Failing(WrapperStore[Any]):
+    """A store that fails from some write on, as if the process had ended."""
+
+    def __init__(self, store):
+        super().__init__(store)
+        self.left = ALL
+
+    def write(self):
+        self.left -= 1
+        if self.left < 0:
+            raise CrashError
+
+    async def set(self, key, value):
+        self.write()
+        await self._store.set(key, value)
+
+    async def delete(self, key):
+        self.write()
+        await self._store.delete(key)
+
+    async def delete_dir(self, prefix):
+        for key in [key async for key in self._store.list_prefix(f"{prefix}/")]:
+            await self.delete(key)
+
+
+CHANGES = {
+    "first build": lambda array: array.vec.build_index(metric="l2", nlist=4),
+    "build": lambda array: array.vec.build_index(metric="l2", nlist=4),
+    "delete": lambda array: array.vec.delete([7]),
+    "optimize": lambda array: array.vec.optimize(),
+    "append": lambda array: array.vec.append(rows(30, 2)),
+    "drop": lambda array: array.vec.drop_index(),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_crash_at_any_write_elsewhere_leaves_a_whole_index_or_none(change):
+    before = MemoryStore()
+    array: Any = make(zarr.open_group(before, mode="a"))
+    deleted = set()
+    if change != "first build":
+        array.vec.build_index(metric="l2", nlist=4)
+        array.vec.append(rows(20, 1))
+        array.vec.delete([3, 5])
+        deleted = {3, 5}
+    writes, done = 0, False
+    while not done:
+        store = Failing(MemoryStore(dict(before._store_dict)))
+        array = zarr.open_array(store, path="emb")
+        store.left = writes
+        try:
+            CHANGES[change](array)
+            done = True
+        except CrashError:
+            writes += 2 if change in ("build", "optimize", "drop") else 1
+        store.left = ALL
+        array = zarr.open_array(store, path="emb")
+        there = array[...].any(axis=1)  # an append may have got as far as the shape
+
+        def found(array=array, there=there):
+            ROOTS.clear()
+            LISTS.clear()
+            ids = array.vec.search(array[...], 1, metric="l2", nprobe=ALL, rerank=True).ids[:, 0]
+            return {row for row in np.flatnonzero(there).tolist() if ids[row] == row}
+
+        expected = set(np.flatnonzero(there).tolist())
+        if change == "delete":
+            assert found() - {7} == expected - deleted - {7}
+        elif change == "drop":
+            assert expected - deleted <= found()
+        else:
+            assert found() == expected - deleted
+        if writes % 5 and not done:
+            continue
+        array.vec.build_index(metric="l2", nlist=4)
+        assert expected - deleted - {7} <= found()
+        names = {key.split("/")[1] for key in store._store._store_dict if key.startswith("emb.vec/")}
+        assert len(names) == 2 + bool(array.vec.info()["deleted"])
+    assert writes > 3
+
+
+@pytest.mark.parametrize("metric", ["l2", "ip"])
+def test_rows_beyond_float32_are_found(tmp_path, metric):
+    rng = np.random.default_rng(0)
+    data = rng.normal(size=(300, 8))
+    data[7, 0] = 1e25
+    array = zarr.create_array(f"zarrvec://{tmp_path}/v.zarr", name="emb", data=data, chunks=(50, 8))
+    array.vec.build_index(metric=metric)
+    query = np.eye(8)[0]
+    for _ in range(2):
+        hits = array.vec.search(query * 1e25, k=1)
+        assert hits.ids.tolist() == [7]
+        array.vec.append(data[:2])
+        array.vec.optimize()
+
+
+def test_rows_beyond_float32_are_refused_where_nothing_tells_of_them():
+    data = np.eye(10, 3)
+    data[4] = 1e25
+    array = zarr.create_array({}, name="emb", data=data)
+    with pytest.raises(SearchError, match=r"row 4.*zarrvec store"):
+        array.vec.build_index(metric="l2")

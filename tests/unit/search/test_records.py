@@ -1,0 +1,105 @@
+"""Are the bytes of posting lists and of the table of lists what ``specs/vector-index.md`` says?"""
+
+import numpy as np
+import pytest
+
+from zarrvec.errors import CorruptError
+from zarrvec.search.records import LIST_HEAD, SHARED_HEAD, Entries, Layout, ListTable, crc_of
+
+
+def entries_of(count, layout, seed=0):
+    random = np.random.default_rng(seed)
+    floats = random.normal(size=(3, count)).astype("f4")
+    return Entries(
+        random.integers(1 << 8 * layout.id_bytes - 1, size=count).astype(f"u{layout.id_bytes}"),
+        floats[0],
+        floats[1],
+        floats[2] if layout.has_norms else None,
+        random.integers(256, size=(count, layout.width)).astype("u1"),
+    )
+
+
+@pytest.mark.parametrize("has_norms", [False, True])
+@pytest.mark.parametrize("id_bytes", [4, 8])
+@pytest.mark.parametrize("width", [1, 2, 5, 64])
+def test_sizes(width, id_bytes, has_norms):
+    layout = Layout(width=width, id_bytes=id_bytes, has_norms=has_norms)
+    packed = layout.pack(entries_of(7, layout))
+    assert packed.size == layout.total_bytes(7) == 7 * layout.entry_bytes
+    assert layout.total_bytes(7) - layout.head_bytes(7) == 7 * layout.half == 7 * -(-width // 2)
+    assert layout.list_bytes == 28 + width
+
+
+def test_columns_lie_one_after_another():
+    layout = Layout(width=3, id_bytes=8, has_norms=True)
+    entries = entries_of(5, layout)
+    packed = layout.pack(entries).tobytes()
+    assert packed[:40] == entries.ids.tobytes()
+    assert packed[40:60] == entries.scales.tobytes()
+    assert packed[60:80] == entries.errors.tobytes()
+    assert packed[80:100] == entries.norms.tobytes()
+    high, low = np.frombuffer(packed[100:], "u1").reshape(2, 5, 2)
+    codes = entries.codes
+    np.testing.assert_array_equal(high[:, 0], codes[:, 0] >> 4 | codes[:, 2] & 0xF0)
+    np.testing.assert_array_equal(low[:, 0], codes[:, 0] & 15 | (codes[:, 2] & 15) << 4)
+    np.testing.assert_array_equal(high[:, 1], codes[:, 1] >> 4)  # nothing where there is no dimension
+    np.testing.assert_array_equal(low[:, 1], codes[:, 1] & 15)
+
+
+@pytest.mark.parametrize("width", [1, 6, 7])
+def test_a_list_without_low_planes_is_coarser(width):
+    layout = Layout(width=width, id_bytes=4, has_norms=False)
+    entries = entries_of(9, layout)
+    head = layout.pack(entries)[: layout.head_bytes(9)]
+    found = layout.unpack(head, 9, bits=4)
+    np.testing.assert_array_equal(found.ids, entries.ids)
+    assert (np.abs(found.codes.astype(int) - entries.codes) <= 8).all()
+    np.testing.assert_array_equal(found.codes, entries.codes & 0xF0 | 8)
+
+
+def test_empty_lists():
+    layout = Layout(width=3, id_bytes=4, has_norms=True)
+    assert layout.pack(entries_of(0, layout)).size == 0
+    assert layout.unpack(b"", 0).codes.shape == (0, 3)
+
+
+def test_ids_of_any_integer_type_are_taken():
+    layout = Layout(width=2, id_bytes=4, has_norms=False)
+    entries = entries_of(3, layout)._replace(ids=np.array([1, 2, 2**32 - 1], dtype=np.int64))
+    assert layout.unpack(layout.pack(entries), 3).ids.tolist() == [1, 2, 2**32 - 1]
+
+
+def test_a_table_comes_back():
+    layout = Layout(width=3, id_bytes=4, has_norms=False)
+    heads = np.zeros(2, LIST_HEAD)
+    heads["offset"], heads["count"], heads["scale"] = [0, 5], [5, 7], [0.5, 0.25]
+    centroids = np.array([[1, -2, 127], [0, 4, -127]], "i1")
+    raw = ListTable(heads, centroids).encode()
+    assert raw.shape == (2, layout.list_bytes)
+    found = ListTable.decode(raw.tobytes(), layout, name="x")
+    np.testing.assert_array_equal(found.heads, heads)
+    assert found.vectors().tolist() == [[0.5, -1, 63.5], [0, 1, -31.75]]
+
+
+@pytest.mark.parametrize("size", [1, 30, 32, 61])
+def test_parts_of_rows_are_refused(size):
+    with pytest.raises(CorruptError, match=f"x: {size} bytes are no whole rows of 31"):
+        ListTable.decode(bytes(size), Layout(width=3, id_bytes=4, has_norms=False), name="x")
+
+
+@pytest.mark.parametrize("scale", [np.nan, np.inf, -np.inf])
+def test_scales_that_are_no_numbers_are_refused(scale):
+    heads = np.zeros(1, LIST_HEAD)
+    heads["scale"] = scale
+    raw = ListTable(heads, np.zeros((1, 3), "i1")).encode()
+    with pytest.raises(CorruptError, match="scale"):
+        ListTable.decode(raw, Layout(width=3, id_bytes=4, has_norms=False), name="x")
+
+
+def test_row_sizes_are_fixed():
+    assert (LIST_HEAD.itemsize, SHARED_HEAD.itemsize) == (28, 20)
+
+
+def test_checksums_of_any_buffer():
+    data = np.arange(9, dtype="u1")
+    assert crc_of(data) == crc_of(memoryview(data)) == crc_of(data.tobytes()) == crc_of(bytearray(data))

@@ -1,0 +1,166 @@
+"""Does a search through an index say clearly what it can't do, and is it right where there is little to find?"""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import zarr
+from zarr.storage import MemoryStore
+
+from zarrvec.errors import OptionError, SearchError
+
+WIDTH = 8
+METRICS = ("cosine", "l2", "ip")
+
+
+def rows(count, seed=0, width=WIDTH):
+    return np.random.default_rng(seed).standard_normal((count, width)).astype("f4")
+
+
+def indexed(data, metric="l2", **options):
+    array = zarr.create_array(MemoryStore(), data=data, chunks=(50, *data.shape[1:]))
+    array.vec.build_index(metric=metric, **options)
+    return array
+
+
+@pytest.fixture(scope="module")
+def array():
+    group = zarr.create_group(MemoryStore())
+    made = group.create_array("emb", data=rows(400), chunks=(50, WIDTH))
+    group.create_array("year", data=np.arange(400) + 1900)
+    group.create_array("short", data=np.arange(9))
+    made.vec.build_index(metric="l2")
+    return made
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"recall": 0}, OptionError, "recall=0: expected a share"),
+        ({"recall": 1.01}, OptionError, r"recall=1\.01"),
+        ({"recall": float("nan")}, OptionError, "recall=nan"),
+        ({"nprobe": 0}, OptionError, "nprobe=0"),
+        ({"nprobe": 1.5}, OptionError, r"nprobe=1\.5"),
+        ({"bits": 3}, OptionError, "bits=3"),
+        ({"rerank": "yes"}, OptionError, "rerank='yes'"),
+        ({"memory_bytes": 0}, OptionError, "memory_bytes=0"),
+        ({"memory_bytes": None}, OptionError, "memory_bytes=None"),
+        ({"k": 0}, SearchError, "k=0"),
+        ({"k": 2.5}, SearchError, r"k=2\.5"),
+        ({"metric": "hamming"}, OptionError, "metric='hamming' is unknown"),
+        ({"metric": "cosine"}, SearchError, r"metric='cosine': the index.*is for 'l2'.*exact=True"),
+        ({"where": np.ones(5, bool)}, SearchError, r"mask of shape \(5,\)"),
+        ({"where": [400]}, SearchError, "ids hold 400"),
+        ({"where": [-1]}, SearchError, "ids hold -1"),
+        ({"where": lambda beside: beside["none"] > 1}, OptionError, "no array 'none'"),
+        ({"where": lambda beside: beside["short"] > 1}, OptionError, r"'short'.*\(9,\).*\(400,\)"),
+        ({"include": ["none"]}, OptionError, "no array 'none'"),
+    ],
+)
+def test_wrong_calls(array, options, error, message):
+    with pytest.raises(error, match=message):
+        array.vec.search(np.ones(WIDTH), **{"k": 3, **options})
+
+
+@pytest.mark.parametrize(
+    ("queries", "message"),
+    [
+        (np.full(WIDTH, np.nan), "1 of 1 queries hold NaN"),
+        (np.stack([np.ones(WIDTH), np.full(WIDTH, np.inf)]), "first is query 1"),
+        (np.ones(WIDTH + 1), "width 9"),
+        (np.ones((2, 2, WIDTH)), "shape"),
+        (["text"] * WIDTH, "not real numbers"),
+    ],
+)
+def test_wrong_queries(array, queries, message):
+    with pytest.raises(SearchError, match=message):
+        array.vec.search(queries)
+
+
+@pytest.mark.parametrize("k", [401, 10**12])
+@pytest.mark.parametrize("options", [{}, {"rerank": True}, {"bits": 4}, {"nprobe": 1}, {"exact": True}])
+def test_no_more_hits_than_rows(array, k, options):
+    assert sorted(array.vec.search(np.ones(WIDTH), k, **options).ids) == list(range(400))
+
+
+def test_no_queries_and_nothing_selected(array):
+    assert array.vec.search(np.empty((0, WIDTH)), 3).ids.shape == (0, 3)
+    nothings: list[Any] = [[], slice(0, 0), np.zeros(400, bool), lambda beside: beside["year"] < 0]
+    for nothing in nothings:
+        assert array.vec.search(np.ones((2, WIDTH)), 3, where=nothing).ids.shape == (2, 0)
+
+
+@pytest.mark.parametrize(
+    "where",
+    [[7, 300, 7], slice(100, None, 50), lambda beside: beside["year"] % 100 == 7, np.arange(400) > 395],
+)
+def test_only_what_is_selected_is_found(array, where):
+    chosen = where({"year": np.arange(400) + 1900}) if callable(where) else where
+    selected = np.zeros(400, bool)
+    selected[chosen] = True
+    hits = array.vec.search(rows(3, 1), 5, where=where, rerank=True)
+    expected = array.vec.search(rows(3, 1), 5, where=where, exact=True)
+    assert hits.ids.tolist() == expected.ids.tolist()
+    assert selected[hits.ids].all()
+
+
+def test_columns_and_vectors_come_along(array):
+    hits = array.vec.search(rows(2, 1), 3, include=["year", "vectors"])
+    assert (hits.columns["year"] == hits.ids + 1900).all()
+    assert hits.vectors is not None
+    assert (hits.vectors == array[...][hits.ids]).all()
+
+
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize(("count", "width"), [(1, 4), (2, 4), (3, 1), (60, 1), (30, 2000)])
+def test_few_rows_and_few_or_many_dimensions(metric, count, width):
+    array = indexed(rows(count, 1, width), metric)
+    queries = rows(2, 2, width)
+    for options in ({}, {"bits": 4, "rerank": True}):
+        hits = array.vec.search(queries, 7, **options)
+        assert hits.ids.shape == (2, min(7, count))
+    assert array.vec.search(queries, 1, rerank=True).ids.tolist() == (
+        array.vec.search(queries, 1, exact=True).ids.tolist()
+    )
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_more_lists_than_rows(metric):
+    array = indexed(rows(20), metric, nlist=1000)
+    hits = array.vec.search(array[...], 1, rerank=True, nprobe=1000)
+    assert hits.ids.tolist() == array.vec.search(array[...], 1, exact=True).ids.tolist()
+
+
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("value", [0, 1])
+def test_rows_that_are_all_equal(metric, value):
+    array = indexed(np.full((700, WIDTH), value, "f4"), metric)
+    hits = array.vec.search(np.ones((2, WIDTH)), 20)
+    assert hits.ids.tolist() == [list(range(20))] * 2
+
+
+def test_zero_rows_and_queries_under_cosine():
+    data = rows(300)
+    data[::3] = 0
+    array = indexed(data, "cosine")
+    assert array.vec.search(np.zeros(WIDTH), 4).distances.tolist() == [1, 1, 1, 1]
+    hits = array.vec.search(data[1], 300, nprobe=99)
+    assert abs(hits.distances[np.isin(hits.ids, np.arange(0, 300, 3))] - 1).max() < 0.01
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_rows_that_are_not_finite_are_never_found(metric):
+    data = rows(400)
+    data[::3] = np.nan
+    data[1::3, 2] = np.inf
+    array = indexed(data, metric)
+    assert sorted(array.vec.search(np.ones(WIDTH), 400).ids) == list(range(2, 400, 3))
+
+
+def test_deleted_rows_are_not_found_exactly_either(array):
+    copy = indexed(array[...])
+    copy.vec.delete([5, 7])
+    for options in ({}, {"exact": True}, {"exact": True, "metric": "ip"}, {"where": [5, 6, 7]}):
+        ids = copy.vec.search(array[5], 400, **options).ids.tolist()
+        assert not {5, 7} & set(ids)
+        assert 6 in ids

@@ -1,0 +1,214 @@
+"""How is an index found and changed, so that what is found is always whole?
+
+Parts are written under names that were never used, the head after them; what it no longer names is dropped last. On a
+zarrvec store all that is one commit. Source: ``specs/vector-index.md``, section "Changes".
+"""
+
+import re
+from collections.abc import Hashable
+from typing import Any, Final
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+import zarr
+from zarr.core.sync import sync
+from zarr.types import AnyArray
+
+from zarrvec.errors import ReadOnlyError, SearchError
+from zarrvec.search.cache import ROOTS
+from zarrvec.search.head import ATTRIBUTE, Deleted, Head, new_id
+from zarrvec.search.index import COVERAGE, QUERIES, UNCOVERED, read_deleted, renumbered
+from zarrvec.search.places import Snapshot
+from zarrvec.search.records import crc_of
+from zarrvec.search.storing import write_whole
+from zarrvec.search.units import STAGED, Generations
+
+Int64 = npt.NDArray[np.int64]
+
+_OURS: Final = re.compile(f"[0-9a-f]{{{len(new_id())}}}|{COVERAGE}|{QUERIES}")
+"""Names of the parts of an index."""
+_HEAD_BYTES: Final = 16 << 10
+"""About what a head takes in memory."""
+
+
+def open_head(snapshot: Snapshot) -> Head | None:
+    """Return the head of the index, None if there is none."""
+    key = ("head", snapshot.token, snapshot.index_path)
+    held: dict[Hashable, Head | None] = ROOTS.get_many([key])
+    if held:
+        return held[key]
+    value = snapshot.head()
+    head = None if value is None else Head.decode(value, name=f"{snapshot.index_path}/zarr.json")
+    if snapshot.token is not None:
+        ROOTS.put_many({key: (head, _HEAD_BYTES)})
+    return head
+
+
+def need_head(snapshot: Snapshot) -> Head:
+    """Return the head of the index.
+
+    Raises
+    ------
+    SearchError
+        If there is no index, or one of another array.
+    """
+    head = open_head(snapshot)
+    if head is None:
+        raise SearchError(
+            f"array {snapshot.array.name!r} has no vector index ({snapshot.index_path!r} is not there): make one with "
+            "array.vec.build_index()"
+        )
+    if not fits(snapshot.array, head):
+        raise SearchError(of_another(snapshot, head))
+    return head
+
+
+def check_writable(array: AnyArray) -> None:
+    """Raise if the array was opened for reading only.
+
+    Raises
+    ------
+    ReadOnlyError
+        If so.
+    """
+    if array.store_path.store.read_only:
+        raise ReadOnlyError(
+            f"array {array.name!r} was opened read-only, and so is its index: open its newest version with mode='a' or 'r+'."
+        )
+
+
+def fits(array: AnyArray, head: Head) -> bool:
+    """Return whether an index may be that of an array: one of vectors of this width and dtype."""
+    return (head.width, head.dtype) == (array.shape[-1], str(np.dtype(array.dtype)))
+
+
+def of_another(snapshot: Snapshot, head: Head) -> str:
+    """Return the message for an index that does not fit."""
+    array = snapshot.array
+    return (
+        f"the index {snapshot.index_path!r} is of another array: of vectors {head.width} x {head.dtype}, those of "
+        f"{array.name!r} are {array.shape[-1]} x {array.dtype}. Build it anew: array.vec.build_index(); or search with "
+        "exact=True"
+    )
+
+
+def changed(head: Head, **values: Any) -> Head:
+    """Return a head with other values, and a revision of its own."""
+    return msgspec.structs.replace(head, revision=new_id(), **values)
+
+
+def deleted_of(snapshot: Snapshot, head: Head | None) -> Int64:
+    """Return the ids of the deleted rows, ascending, as the array counts its rows now; none of an index of another array.
+
+    Those that were cut off are among them, for they come back if the array grows again.
+
+    Raises
+    ------
+    CorruptError
+        If they can't be read.
+    """
+    if head is None or head.deleted_ids is None or not fits(snapshot.array, head):
+        return np.empty(0, dtype=np.int64)
+    return renumbered(read_deleted(snapshot, head), head.deleted_ids.leading, snapshot.array.shape[:-1])
+
+
+class Editor:
+    """Writes parts of an index, then its head.
+
+    Parameters
+    ----------
+    snapshot
+        Of the array as it is.
+
+    Raises
+    ------
+    SearchError
+        If something else is where the index belongs.
+    """
+
+    def __init__(self, snapshot: Snapshot) -> None:
+        self._snapshot = snapshot
+        try:
+            self.group: zarr.Group = zarr.open_group(snapshot.target, mode="a", zarr_format=3)
+        except zarr.errors.ContainsArrayError as error:
+            raise SearchError(
+                f"{snapshot.index_path!r} is an array, but the index of {snapshot.array.name!r} belongs there: move it"
+            ) from error
+        strange = []
+        if ATTRIBUTE not in self.group.attrs:
+            strange = [name for name in self._names() if not _is_part(name) and name != "zarr.json"]
+        if strange:
+            raise SearchError(
+                f"{snapshot.index_path!r} holds {strange[0]!r}, which is no part of an index, but that of "
+                f"{snapshot.array.name!r} belongs there: move it"
+            )
+
+    def finish(self, head: Head, coverage: Generations | None, deleted: Int64 | None) -> Head:
+        """Write what goes with the head, the head, and drop parts that it doesn't name; return it as it was written.
+
+        Parameters
+        ----------
+        coverage
+            Of the units, if the store is ours.
+        deleted
+            All deleted ids; None if they didn't change.
+        """
+        if coverage is not None:
+            self._cover(coverage)
+        if deleted is not None:
+            head = msgspec.structs.replace(head, deleted_ids=self._write_deleted(deleted))
+        self.group.attrs[ATTRIBUTE] = head.encode()
+        kept = {segment.id for segment in head.segments} | {COVERAGE}
+        if head.deleted_ids is not None:
+            kept.add(head.deleted_ids.id)
+        if head.calibration.source == "queries":
+            kept.add(QUERIES)
+        for name in self._names():
+            if _is_part(name) and name not in kept:
+                sync(self._snapshot.target.store.delete_dir(name))
+        return head
+
+    def _names(self) -> list[str]:
+        """Return what lies in the group, what was begun and never finished too."""
+
+        async def names() -> list[str]:
+            return [name async for name in self._snapshot.target.store.list_dir("")]
+
+        return sync(names())
+
+    def _write_deleted(self, ids: Int64) -> Deleted | None:
+        if not ids.size:
+            return None
+        stored = ids.astype("<i8")
+        told = Deleted(
+            id=new_id(),
+            count=ids.size,
+            crc32c=crc_of(stored.view(np.uint8)),
+            leading=self._snapshot.array.shape[:-1],
+        )
+        write_whole(self.group, told.id, stored)
+        return told
+
+    def _cover(self, coverage: Generations) -> None:
+        write_whole(self.group, COVERAGE, coverage.astype("<u8"))
+        coverage = coverage.copy()
+        transaction = self._snapshot.transaction
+        if transaction is None or not (coverage == STAGED).any():
+            return
+        written = transaction.staging.watch()
+        units = self._snapshot.units()
+
+        def uncover() -> (
+            None
+        ):  # what is written once more would have the number of the commit that indexed it
+            found = [at for at in map(units.position, sorted(written)) if at is not None]
+            if found and COVERAGE in self.group:
+                coverage[np.ravel_multi_index(np.array(found).T, units.grid)] = UNCOVERED
+                write_whole(self.group, COVERAGE, coverage.astype("<u8"))
+
+        transaction.last[self._snapshot.index_path] = uncover
+
+
+def _is_part(name: str) -> bool:
+    return _OURS.fullmatch(name) is not None

@@ -1,0 +1,220 @@
+"""How is an index built and stored, how are rows deleted from it, and how is it dropped?
+
+Each change is one commit on a zarrvec store, redone if others changed the index meanwhile. On other stores parts are
+written under new names first and the head last, so that what is found is always whole. Source:
+``specs/vector-index.md``, section "Changes".
+"""
+
+import datetime as dt
+import math
+import time
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+from zarr.core.buffer.cpu import buffer_prototype
+from zarr.core.sync import sync
+from zarr.types import AnyArray
+
+from zarrvec.errors import OptionError, SearchError
+from zarrvec.faces.api import commit_once
+from zarrvec.search.blocks import grid_of
+from zarrvec.search.build import BUILD_MEMORY_BYTES, Built, Progress, Recipe, build, silent
+from zarrvec.search.editing import Editor, changed, check_writable, deleted_of, need_head, open_head
+from zarrvec.search.head import Head, new_id
+from zarrvec.search.index import QUERIES, UNCOVERED
+from zarrvec.search.inputs import as_ids, as_queries, check_array, check_memory, is_integer
+from zarrvec.search.metrics import Metric
+from zarrvec.search.places import Snapshot
+from zarrvec.search.storing import spooled_lists, write_segment, write_whole
+from zarrvec.search.units import Generations, stored_as
+from zarrvec.types import VERSION
+
+Int64 = npt.NDArray[np.int64]
+
+LEAST_MEMORY_BYTES: Final = 1 << 20
+"""An index is built in no less."""
+
+
+def build_index(
+    array: AnyArray,
+    *,
+    metric: Metric,
+    nlist: int | None = None,
+    bits: int = 8,
+    queries: npt.ArrayLike | None = None,
+    memory_bytes: int = BUILD_MEMORY_BYTES,
+    seed: int = 0,
+    spool: str | None = None,
+    progress: Progress = silent,
+) -> Head:
+    """Build an index of all rows, in place of any that is there; deleted rows stay deleted.
+
+    The parameters are those of `zarrvec.search.accessor.VectorAccessor.build_index`.
+    """
+    if bits not in (4, 8):
+        raise OptionError(f"bits={bits!r}: expected 8, or 4 to read half of each code")
+    if nlist is not None and not (is_integer(nlist) and nlist >= 1):
+        raise OptionError(f"nlist={nlist}: expected posting lists, at least 1; or None for one for 100 rows")
+    check_writable(array)
+    check_memory(memory_bytes, LEAST_MEMORY_BYTES)
+    if not (is_integer(seed) and seed >= 0):
+        raise OptionError(f"seed={seed!r}: expected an integer, 0 or more")
+    if spool is not None and not Path(spool).is_dir():
+        raise OptionError(f"spool={spool!r}: expected a folder that is there; or None for that of the system")
+    started = time.perf_counter()
+    snapshot = Snapshot.of(array)
+    source = snapshot.array
+    check_array(source)
+    measured = None if queries is None else as_queries(queries, source.shape[-1])[0]
+    if measured is not None and not len(measured):
+        raise OptionError(
+            "queries hold none: expected some hundred to measure the recall on; or None to measure it on rows"
+        )
+    recipe = Recipe(
+        metric=metric,
+        nlist=nlist,
+        queries=measured,
+        memory_bytes=memory_bytes,
+        seed=seed,
+    )
+    generations = snapshot.generations()
+    built = build(source, recipe, spool, progress)
+    options = {
+        "nlist": None if nlist is None else int(nlist),
+        "bits": bits,
+        "memory_bytes": int(memory_bytes),
+        "seed": int(seed),
+    }
+    return store(array, snapshot, generations, built, recipe.metric, options, measured, started, progress)
+
+
+def store(
+    array: AnyArray,
+    snapshot: Snapshot,
+    generations: Generations | None,
+    built: Built,
+    metric: Metric,
+    options: dict[str, Any],
+    queries: npt.NDArray[np.float64] | None,
+    started: float,
+    progress: Progress,
+) -> Head:
+    """Write an index that was built from a snapshot, and close its spool.
+
+    What others changed in the array since then is not covered, whatever they did to its index.
+    """
+    with built.spool:
+        return commit_once(
+            array,
+            lambda: _store(array, snapshot, generations, built, metric, options, queries, started, progress),
+        )
+
+
+def _store(
+    array: AnyArray,
+    snapshot: Snapshot,
+    generations: Generations | None,
+    built: Built,
+    metric: Metric,
+    options: dict[str, Any],
+    queries: npt.NDArray[np.float64] | None,
+    started: float,
+    progress: Progress,
+) -> Head:
+    if built.beyond.size:
+        generations = _without(generations, snapshot, built.beyond)
+    now = Snapshot.of(array)
+    before = open_head(now)
+    deleted = deleted_of(now, before)
+    editor = Editor(now)
+    segment = write_segment(
+        editor.group,
+        new_id(),
+        spooled_lists(built.spool, built.order, built.counts),
+        counts=built.counts,
+        layout=built.layout,
+        rows=built.rows,
+        spread=built.spread,
+        radii=built.table.heads["radius"],
+        centroids=built.table,
+        groups=built.groups,
+        origin=built.origin,
+        versioned=now.is_versioned,
+        progress=lambda done, total: progress("write", done, total),
+    )
+    head = Head(
+        revision=new_id(),
+        metric=metric,
+        width=built.layout.width,
+        dtype=str(np.dtype(array.dtype)),
+        id_bytes=built.layout.id_bytes,
+        leading=snapshot.array.shape[:-1],
+        stored_as=stored_as(snapshot.array),
+        grid=() if generations is None else snapshot.units().grid,
+        segments=(segment,),
+        calibration=built.calibration,
+        trained_spread=built.trained_spread,
+        second_from=min(built.second_from, float(np.finfo(np.float32).max)),  # JSON knows no infinity
+        options=options,
+        built={
+            "time": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
+            "zarrvec": VERSION,
+            "rows": built.rows,
+            "seconds": {
+                **{stage: round(taken, 3) for stage, taken in built.seconds.items()},
+                "all": round(time.perf_counter() - started, 3),
+            },
+        },
+    )
+    if queries is not None:
+        write_whole(editor.group, QUERIES, queries.astype("<f4"))
+    return editor.finish(head, generations, deleted)
+
+
+def _without(generations: Generations | None, snapshot: Snapshot, ids: Int64) -> Generations:
+    """Return a coverage without the units of rows that are in no list, so that these are compared one by one."""
+    array = snapshot.array
+    if generations is None:
+        raise SearchError(
+            f"{len(ids)} rows of {array.name!r} can't be indexed, the first is row {ids[0]}: its squared length is beyond "
+            "float32, about 1e38. Scale the vectors; or keep the array on a zarrvec store, where such rows are compared one "
+            "by one"
+        )
+    rows = np.zeros(array.shape[:-1], dtype=np.bool_)
+    rows.reshape(-1)[ids] = True
+    return np.where(grid_of(array).units_of(rows), np.uint64(UNCOVERED), generations)
+
+
+def drop_index(array: AnyArray) -> bool:
+    """Delete the index of an array, or what is left of one; return whether there was anything."""
+    check_writable(array)
+
+    def drop() -> bool:
+        target = Snapshot.of(array).target
+        if sync(target.is_empty()):
+            return False
+        sync(target.store.get("zarr.json", buffer_prototype))  # what is deleted is what this attempt sees
+        sync(target.store.delete("zarr.json"))  # first, so that no half is found
+        sync(target.delete_dir())
+        return True
+
+    return commit_once(array, drop)
+
+
+def delete(array: AnyArray, ids: npt.ArrayLike) -> int:
+    """Keep rows from being found; return how many of them could be found before."""
+    check_writable(array)
+
+    def mark() -> int:
+        snapshot = Snapshot.of(array)
+        head = need_head(snapshot)
+        checked = as_ids(ids, math.prod(snapshot.array.shape[:-1]))
+        before = deleted_of(snapshot, head)
+        deleted = np.union1d(before, checked)
+        if len(deleted) > len(before):
+            Editor(snapshot).finish(changed(head), None, deleted)
+        return len(deleted) - len(before)
+
+    return commit_once(array, mark)

@@ -1,0 +1,243 @@
+"""Where does the index of an array lie, and what is seen of both in one call?
+
+On a zarrvec store that is one version: metadata, chunks and index are all of it. Other stores have no versions, and each
+part is what it is when it is read.
+"""
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from zarr.storage import StorePath
+from zarr.types import AnyArray
+
+from zarrvec.engine.traffic import Traffic
+from zarrvec.errors import CorruptError
+from zarrvec.faces.targets import repository_and_key
+from zarrvec.repository import Transaction
+from zarrvec.search.entries import create_entries
+from zarrvec.search.head import ATTRIBUTE
+from zarrvec.search.sources import Plain, Token, Versioned, Want
+from zarrvec.search.units import Generations, Units, changed_units
+
+__all__ = ["Snapshot", "Want", "create_entries", "index_path_of"]
+
+
+def index_path_of(path: str) -> str:
+    """Return the path of the group of an array's index, beside the array, or in it if it is the root of its store.
+
+    Examples
+    --------
+    >>> index_path_of("texts/emb"), index_path_of("")
+    ('texts/emb.vec', '.vec')
+    """
+    return f"{path}.vec"
+
+
+class Snapshot:
+    r"""One view of an array and its index. Make it with `of`, for one call.
+
+    Parameters
+    ----------
+    source
+        What is read.
+    array
+        The array as it is there.
+    path
+        Where it is there.
+
+    Examples
+    --------
+    >>> import zarr
+    >>> array = zarr.create_array(zarr.storage.MemoryStore(), name="emb", data=np.eye(3, dtype="f4"))
+    >>> snapshot = Snapshot.of(array)
+    >>> snapshot.index_path, snapshot.is_versioned, snapshot.head()
+    ('emb.vec', False, None)
+    >>> group = zarr.create_group(snapshot.target, attributes={"zarrvec_index": {"format": 1}})
+    >>> _ = group.create_array("ids", data=np.arange(4, dtype="u1"), compressors=None)
+    >>> snapshot.head(), [bytes(part) for part in snapshot.read([Want("ids/c/0", 1, 3)])]
+    ({'format': 1}, [b'\x01\x02'])
+    >>> snapshot.stats
+    Traffic(requests=3, bytes=..., rounds=3)
+    """
+
+    __slots__ = ("_array", "_head", "_path", "_source", "stats")
+
+    def __init__(self, source: Versioned | Plain, array: AnyArray, path: str) -> None:
+        self._source = source
+        self._array = array
+        self._path = path
+        self._head: bytes | None = None
+        self.stats = Traffic()
+        """What reading through the snapshot cost: on a zarrvec store reads of packs, elsewhere calls of the store."""
+
+    @classmethod
+    def of(cls, array: AnyArray) -> "Snapshot":
+        """Look at an array in its newest version, in the pinned one, or as the open transaction sees it.
+
+        Raises
+        ------
+        SearchError
+            If the array is not there any more.
+        """
+        place = array.store_path
+        found = repository_and_key(place.store, place.path)
+        if found is None:
+            return cls(Plain(store=place.store), array, place.path)
+        repository, path = found
+        source = Versioned.of(repository)
+        opened, traffic = source.open(path, index_path_of(path), array)
+        snapshot = cls(source, opened.array, path)
+        snapshot._head = opened.group
+        snapshot.stats.add(traffic)
+        return snapshot
+
+    @property
+    def array(self) -> AnyArray:
+        """The source. On a zarrvec store it is the array of this view, however old the handle is that was given."""
+        return self._array
+
+    @property
+    def index_path(self) -> str:
+        """Path of the group of the index: in the repository of a zarrvec store, else in the array's store."""
+        return index_path_of(self._path)
+
+    @property
+    def target(self) -> StorePath:
+        """Where the group of the index is written, on a zarrvec store by the handle that was given."""
+        return self._source.place_of(self.index_path)
+
+    @property
+    def is_versioned(self) -> bool:
+        """Whether the array is on a zarrvec store."""
+        return isinstance(self._source, Versioned)
+
+    @property
+    def transaction(self) -> Transaction | None:
+        """The transaction that is open on the array's store in the caller's thread or task."""
+        return self._source.repository.transaction if isinstance(self._source, Versioned) else None
+
+    @property
+    def version(self) -> int | None:
+        """Number of the commit that is seen, or that the open transaction rests on; None on other stores."""
+        return self._source.view.version.number if isinstance(self._source, Versioned) else None
+
+    @property
+    def token(self) -> Token | None:
+        """Equal tokens: nothing in the store differs. None where that isn't known: in a transaction, on other stores."""
+        return self._source.token if isinstance(self._source, Versioned) else None
+
+    def head(self) -> dict[str, Any] | None:
+        """Return what the index says of itself; None if there is no index. Elsewhere than on a zarrvec store, one request.
+
+        Raises
+        ------
+        CorruptError
+            If the metadata of its group can't be read.
+        """
+        document = self._head if self.is_versioned else self._fetch([Want("zarr.json")])[0]
+        if document is None:
+            return None
+        try:
+            head: dict[str, Any] | None = json.loads(bytes(document)).get("attributes", {}).get(ATTRIBUTE)
+        except (ValueError, AttributeError, RecursionError) as error:
+            raise CorruptError(
+                f"{self._source.name}, {self.index_path}/zarr.json: no metadata of a zarr group ({error}). Make the index "
+                "anew: array.vec.drop_index(), then array.vec.build_index()."
+            ) from error
+        return head
+
+    def read(self, wants: Sequence[Want]) -> list[memoryview]:
+        """Read parts of the index, with keys below its group, in one wave of requests.
+
+        Raises
+        ------
+        CorruptError
+            If a value is not there, or too short.
+        """
+        return [self._check(want, part) for want, part in zip(wants, self._fetch(wants), strict=True)]
+
+    def read_with_generations(self, wants: Sequence[Want]) -> tuple[list[memoryview], Generations | None]:
+        """Do what `generations` and `read` do; pages of the manifest that both need are fetched together."""
+        generations = self._generations(wants)
+        return self.read(wants), generations
+
+    def generations(self) -> Generations | None:
+        """Return the number of the commit that wrote each unit of the array last; see `zarrvec.search.units`.
+
+        Returns
+        -------
+        (units,) uint64 or None
+            Read-only. 0 where nothing is stored, `STAGED` for what the open transaction wrote. None on other stores.
+        """
+        return self._generations([])
+
+    def generation(self, key: str) -> int | None:
+        """Return the number of the commit that wrote a value of the index last, 0 if there is none; None on other stores."""
+        if not isinstance(self._source, Versioned):
+            return None
+        return self._source.generation(f"{self.index_path}/{key}")
+
+    def changed(
+        self, since: Generations, grid: tuple[int, ...], *, staged_at: int | None = None
+    ) -> npt.NDArray[np.bool_] | None:
+        """Return which units of the array differ from what they were.
+
+        Parameters
+        ----------
+        since
+            Their generations then, (units of that time,) uint64.
+        grid
+            Units along each axis then.
+        staged_at
+            The commit that came of the transaction in which `since` was taken, if it was: see `changed_units`.
+
+        Returns
+        -------
+        (units,) bool or None
+            None on other stores.
+        """
+        now = self.generations()
+        return (
+            None if now is None else changed_units(now, self.units().grid, since, grid, staged_at=staged_at)
+        )
+
+    def units(self) -> Units:
+        """Return the units in which the array is stored."""
+        return Units.of(self._array, self._path)
+
+    def _generations(self, wants: Sequence[Want]) -> Generations | None:
+        if not isinstance(self._source, Versioned):
+            return None
+        known = self._source.known_generations(self._path)
+        if known is not None:
+            return known
+        generations, traffic = self._source.generations(self.units(), self._placed(wants))
+        self.stats.add(traffic)
+        return generations
+
+    def _fetch(self, wants: Sequence[Want]) -> list[memoryview | None]:
+        if not wants:
+            return []
+        parts, traffic = self._source.read(self._placed(wants))
+        self.stats.add(traffic)
+        return parts
+
+    def _placed(self, wants: Sequence[Want]) -> list[Want]:
+        return [want._replace(key=f"{self.index_path}/{want.key}") for want in wants]
+
+    def _check(self, want: Want, part: memoryview | None) -> memoryview:
+        if part is None:
+            raise self._corrupt(want.key, "missing, but the index names it")
+        length = want.stop - want.start if want.stop is not None else max(0, -want.start)
+        if len(part) < length:
+            raise self._corrupt(want.key, f"{len(part)} bytes at {want.start}, expected {length}")
+        return part
+
+    def _corrupt(self, key: str, problem: str) -> CorruptError:
+        return CorruptError(
+            f"{self._source.name}, {self.index_path}/{key}: {problem}. "
+            "Build the index anew: array.vec.build_index()."
+        )

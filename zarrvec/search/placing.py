@@ -1,0 +1,65 @@
+"""Into which lists does a row go, and as which entries?"""
+
+from typing import Final, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from zarrvec.search.clustering import CANDIDATES, Assigner, second_lists
+from zarrvec.search.quantize import quantize
+from zarrvec.search.spool import Spool
+
+Float32 = npt.NDArray[np.float32]
+Int64 = npt.NDArray[np.int64]
+_ROUND_UP: Final = np.float32(1 + 1e-5)
+
+
+class Placed(NamedTuple):
+    """Where some rows went."""
+
+    lists: npt.NDArray[np.int32]
+    """(n, 2) int32: the nearest list, and the second one or -1."""
+    squares: float
+    """Sum of the squared distances to the nearest centroids."""
+
+
+class Lister:
+    """Puts rows into lists.
+
+    Parameters
+    ----------
+    centroids
+        (nlist, d) float32, as they are decoded.
+    second_from
+        Gain from which on a row is put into a second list, of `zarrvec.search.clustering.second_lists`.
+
+    Examples
+    --------
+    >>> from zarrvec.search.records import Layout
+    >>> lister = Lister(np.array([[0, 0], [4, 0]], "f4"), second_from=-np.inf)
+    >>> with Spool(Layout(width=2, id_bytes=4, has_norms=False)) as spool:
+    ...     placed = lister.place(np.array([5, 6]), np.array([[0, 0.5], [3, 0]], "f4"), spool)
+    ...     placed.lists.tolist(), spool.count
+    ([[0, 1], [1, 0]], 4)
+    """
+
+    def __init__(self, centroids: Float32, second_from: float) -> None:
+        self._assigner = Assigner(centroids)
+        self._centroids = centroids
+        self._second_from = second_from
+        self.radii = np.zeros(len(centroids), dtype=np.float32)
+        """(nlist,) float32: no row placed so far is farther from the centroid of a list that it is in."""
+
+    def place(self, ids: Int64, vectors: Float32, spool: Spool, *, first: int = 0) -> Placed:
+        """Put (n, d) float32 vectors, of the space of the index, into a spool; `first` is the number of the first list."""
+        near, squares = self._assigner.nearest(vectors, min(CANDIDATES, len(self._centroids)))
+        second, gains = second_lists(vectors, self._centroids, near, squares)
+        second = np.where((gains >= self._second_from) & (second != near[:, 0]), second, -1)
+        twice = np.flatnonzero(second >= 0)
+        for which, lists in ((np.arange(len(ids)), near[:, 0]), (twice, second[twice])):
+            around = self._centroids[lists]
+            spool.add(ids[which], lists + first, quantize(vectors[which], around))
+            residuals = vectors[which] - around
+            away = np.sqrt(np.einsum("ij,ij->i", residuals, residuals))
+            np.maximum.at(self.radii, lists, away * _ROUND_UP)
+        return Placed(np.stack([near[:, 0], second], axis=1), float(squares[:, 0].sum(dtype=np.float64)))

@@ -1,0 +1,222 @@
+"""Which bytes are a posting list, and a row of the table of lists?
+
+Pure: bytes to values and back. Source: ``specs/vector-index.md``, sections "Lists" and "Entries".
+
+A posting list of n entries is n * `Layout.entry_bytes` bytes: all ids, then all scales, errors, norms (``l2`` only), then
+the high and the low planes of the codes, so that a prefix of it is a coarser list. A code is a byte for each dimension,
+128 standing for 0; byte j of a plane holds four bits of dimension j (low half) and of dimension j + h (high half), with
+h = ceil(d / 2): a plane is unpacked by whole vectors of bytes.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Final, NamedTuple, Self
+
+import google_crc32c
+import numpy as np
+import numpy.typing as npt
+
+from zarrvec.errors import CorruptError
+
+CODE_ZERO: Final = 128
+"""The code that stands for 0."""
+LIST_HEAD: Final = np.dtype(
+    [
+        ("offset", "<u8"),  # first entry, counted in entries
+        ("count", "<u4"),  # entries
+        ("crc_head", "<u4"),  # CRC32C of the list up to the end of the high planes
+        ("crc_low", "<u4"),  # CRC32C of the low planes
+        ("scale", "<f4"),  # centroid = scale * codes
+        ("radius", "<f4"),  # no row of the list is farther from the centroid, in the indexed space
+    ]
+)
+"""What precedes the int8 centroid in a row of the table of lists; 28 bytes."""
+SHARED_HEAD: Final = np.dtype(
+    [
+        ("list", "<u4"),  # number of the list, whose centroid stands in the first segment
+        ("count", "<u4"),
+        ("crc_head", "<u4"),
+        ("crc_low", "<u4"),
+        ("radius", "<f4"),
+    ]
+)
+"""A row of the table of a later segment, which leaves empty lists out; 20 bytes."""
+
+
+class Entries(NamedTuple):
+    """The entries of one posting list, n of them."""
+
+    ids: npt.NDArray[np.integer[Any]]
+    """(n,) uint32 or uint64: rows of the source."""
+    scales: npt.NDArray[np.float32]
+    """(n,) float32: residual = scale * (code - 128)."""
+    errors: npt.NDArray[np.float32]
+    """(n,) float32: no less than the distance of the row from its decoded form."""
+    norms: npt.NDArray[np.float32] | None
+    """(n,) float32: squared length of the decoded row; for ``l2`` only."""
+    codes: npt.NDArray[np.uint8]
+    """(n, d) uint8."""
+
+
+@dataclass(frozen=True, slots=False, kw_only=True)
+class Layout:
+    """Where the parts of a posting list are.
+
+    Examples
+    --------
+    >>> layout = Layout(width=5, id_bytes=4, has_norms=False)
+    >>> layout.half, layout.entry_bytes, layout.head_bytes(10), layout.list_bytes
+    (3, 18, 150, 33)
+    """
+
+    width: int
+    """Dimensions d of a vector."""
+    id_bytes: int
+    """4 or 8."""
+    has_norms: bool
+    """Whether entries carry the squared length."""
+
+    @cached_property
+    def half(self) -> int:
+        """Bytes of one plane of an entry."""
+        return (self.width + 1) // 2
+
+    @cached_property
+    def scalar_bytes(self) -> int:
+        """Bytes of an entry before its planes."""
+        return self.id_bytes + 8 + 4 * self.has_norms
+
+    @cached_property
+    def entry_bytes(self) -> int:
+        """Bytes of an entry, all parts of it."""
+        return self.scalar_bytes + 2 * self.half
+
+    @cached_property
+    def list_bytes(self) -> int:
+        """Bytes of a row of the table of lists."""
+        return LIST_HEAD.itemsize + self.width
+
+    def head_bytes(self, count: int) -> int:
+        """Return the length of a list of that many entries without its low planes."""
+        return count * (self.scalar_bytes + self.half)
+
+    def total_bytes(self, count: int) -> int:
+        """Return the length of a list of that many entries."""
+        return count * self.entry_bytes
+
+    def pack(self, entries: Entries) -> npt.NDArray[np.uint8]:
+        """Return the bytes of a posting list.
+
+        Examples
+        --------
+        >>> layout = Layout(width=3, id_bytes=4, has_norms=False)
+        >>> ids, scales, errors = np.array([7]), np.array([0.5]), np.array([0.25])
+        >>> packed = layout.pack(Entries(ids, scales, errors, None, np.array([[0x12, 0x34, 0x56]], "u1")))
+        >>> packed.tobytes().hex(" ", 4)
+        '07000000 0000003f 0000803e 51036204'
+        """
+        count, half = len(entries.ids), self.half
+        out = np.empty(self.total_bytes(count), dtype=np.uint8)
+        at = 0
+        columns = [(entries.ids, f"<u{self.id_bytes}"), (entries.scales, "<f4"), (entries.errors, "<f4")]
+        if entries.norms is not None:
+            columns.append((entries.norms, "<f4"))
+        for column, dtype in columns:
+            part = np.ascontiguousarray(column, dtype=dtype).view(np.uint8)
+            out[at : at + part.size] = part
+            at += part.size
+        codes = entries.codes
+        first, second = codes[:, :half], np.zeros((count, half), dtype=np.uint8)
+        second[:, : self.width - half] = codes[:, half:]
+        planes = out[at:].reshape(2, count, half)
+        np.bitwise_or(first // 16, second & 0xF0, out=planes[0])
+        np.bitwise_or(first & 0x0F, second * 16, out=planes[1])
+        return out
+
+    def unpack(
+        self, data: npt.NDArray[np.uint8] | memoryview | bytes, count: int, *, bits: int = 8
+    ) -> Entries:
+        """Read a posting list; of one without low planes (``bits=4``) codes are the middle of what they may be.
+
+        Examples
+        --------
+        >>> layout = Layout(width=3, id_bytes=4, has_norms=False)
+        >>> packed = bytes.fromhex("07000000 0000003f 0000803e 51036204")
+        >>> layout.unpack(packed, 1).codes.tolist(), layout.unpack(packed[:14], 1, bits=4).codes.tolist()
+        ([[18, 52, 86]], [[24, 56, 88]])
+        """
+        given = np.frombuffer(data, dtype=np.uint8)
+        at = 0
+
+        def column(dtype: str) -> npt.NDArray[Any]:
+            nonlocal at
+            start, at = at, at + count * np.dtype(dtype).itemsize
+            return given[start:at].view(dtype)
+
+        ids, scales, errors = column(f"<u{self.id_bytes}"), column("<f4"), column("<f4")
+        norms = column("<f4") if self.has_norms else None
+        half = self.half
+        high = given[at : at + count * half].reshape(count, half)
+        codes = np.empty((count, 2 * half), dtype=np.uint8)
+        np.multiply(high, 16, out=codes[:, :half])  # numpy's shifts of bytes aren't vectorised
+        np.bitwise_and(high, 0xF0, out=codes[:, half:])
+        if bits == 8:
+            low = given[at + count * half : at + 2 * count * half].reshape(count, half)
+            codes[:, :half] |= low & 0x0F
+            codes[:, half:] |= low // 16
+        else:
+            codes |= 8
+        return Entries(ids, scales, errors, norms, codes[:, : self.width])
+
+
+class ListTable(NamedTuple):
+    """What is known of each list, in the order in which they are stored."""
+
+    heads: npt.NDArray[Any]
+    """(nlist,) of `LIST_HEAD`."""
+    centroids: npt.NDArray[np.int8]
+    """(nlist, d) int8, to be multiplied with ``heads["scale"]``."""
+
+    @classmethod
+    def decode(cls, data: bytes | memoryview | npt.NDArray[np.uint8], layout: Layout, *, name: str) -> Self:
+        """Read rows of the table.
+
+        Raises
+        ------
+        CorruptError
+            If they can't be rows of one.
+        """
+        given = np.frombuffer(data, dtype=np.uint8)
+        if given.size % layout.list_bytes:
+            raise CorruptError(
+                f"{name}: {given.size} bytes are no whole rows of {layout.list_bytes}; rebuild the index."
+            )
+        table = given.reshape(-1, layout.list_bytes)
+        heads = np.ascontiguousarray(table[:, : LIST_HEAD.itemsize]).view(LIST_HEAD)[:, 0]
+        if not np.isfinite(heads["scale"]).all():
+            raise CorruptError(f"{name}: the scale of a centroid is not finite; rebuild the index.")
+        return cls(heads, table[:, LIST_HEAD.itemsize :].view(np.int8))
+
+    def encode(self) -> npt.NDArray[np.uint8]:
+        """Return the (nlist, list_bytes) uint8 rows."""
+        heads = np.ascontiguousarray(self.heads, dtype=LIST_HEAD).view(np.uint8)
+        return np.concatenate(
+            [heads.reshape(len(self.heads), LIST_HEAD.itemsize), self.centroids.view(np.uint8)], axis=1
+        )
+
+    def vectors(self) -> npt.NDArray[np.float32]:
+        """Return the (nlist, d) float32 centroids."""
+        vectors = self.centroids.astype(np.float32)
+        vectors *= self.heads["scale"][:, None]
+        return vectors
+
+
+def crc_of(data: Any) -> int:
+    """Return the CRC32C of some bytes.
+
+    Examples
+    --------
+    >>> hex(crc_of(b"123456789"))
+    '0xe3069283'
+    """
+    return int(google_crc32c.value(bytes(data)))

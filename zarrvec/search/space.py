@@ -1,0 +1,116 @@
+"""Which vectors does an index hold for the rows of an array, and what is a distance among them?
+
+=========  ======================  ====================================================
+metric     indexed vector          distance from the product with a query
+=========  ======================  ====================================================
+``cosine`` the row at length 1     ``1 - q.x``, the query at length 1 too
+``l2``     the row less the origin ``|q|^2 + (|x|^2 - 2 q.x)``, the query less the origin too
+``ip``     the row                 ``-q.x``
+=========  ======================  ====================================================
+
+The origin, about the mean of the rows, keeps digits where rows are far from 0 and near each other.
+A zero row stays zero under ``cosine``, and so does a zero query: their distance is 1, as in exact search.
+Source: ``specs/vector-index.md``, section "Space".
+"""
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from zarrvec.search.metrics import Metric, unit_rows
+
+
+def indexed_rows(
+    rows: npt.NDArray[Any], metric: Metric, origin: npt.NDArray[np.float32] | None = None
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
+    """Return the rows as an index holds them, and which of the given rows these are.
+
+    Parameters
+    ----------
+    rows
+        (n, d) of any dtype that can be searched.
+    origin
+        (d,) float32 for ``l2``; None for 0.
+
+    Returns
+    -------
+    vectors
+        (m, d) float32, the finite ones.
+    kept
+        (n,) whether a row is finite, in float32 and in its squared length too; the others can't be indexed.
+
+    Examples
+    --------
+    >>> vectors, kept = indexed_rows(np.array([[3, 4], [np.nan, 0], [0, 0]], "f8"), "cosine")
+    >>> np.round(vectors, 2).tolist(), kept.tolist()
+    ([[0.6000000238418579, 0.800000011920929], [0.0, 0.0]], [True, False, True])
+    """
+    with np.errstate(over="ignore", invalid="ignore"):
+        if origin is None:
+            vectors = rows.astype(np.float32)
+        else:
+            vectors = np.subtract(rows, origin, dtype=np.result_type(rows, np.float32)).astype(np.float32)
+        squares = np.einsum("ij,ij->i", vectors, vectors)
+        kept = np.isfinite(squares)
+        if metric == "cosine":
+            tiny = np.flatnonzero(~kept | (squares < np.finfo(np.float32).tiny))
+            vectors /= np.sqrt(np.where(squares > 0, squares, 1))[:, None]
+            finite = tiny[np.isfinite(rows[tiny]).all(axis=1)]
+            vectors[finite] = unit_rows(rows[finite])[0]
+            kept[finite] = True
+    return (vectors if kept.all() else vectors[kept]), kept
+
+
+def beyond_float32(rows: npt.NDArray[Any], kept: npt.NDArray[np.bool_]) -> npt.NDArray[np.intp]:
+    """Return positions of finite rows that an index can't hold, of what `indexed_rows` was given and said.
+
+    Examples
+    --------
+    >>> rows = np.array([[1e30, 0], [np.nan, 0], [1, 2]])
+    >>> beyond_float32(rows, indexed_rows(rows, "l2")[1]).tolist()
+    [0]
+    """
+    left_out = np.flatnonzero(~kept)
+    beyond: npt.NDArray[np.intp] = left_out[np.isfinite(rows[left_out]).all(axis=1)]
+    return beyond
+
+
+def indexed_queries(
+    queries: npt.NDArray[np.float64], metric: Metric, origin: npt.NDArray[np.float32] | None = None
+) -> npt.NDArray[np.float32]:
+    """Return (q, d) float32 queries for products with the vectors of an index, which has this origin.
+
+    Examples
+    --------
+    >>> indexed_queries(np.array([[0.0, 2.0]]), "cosine").tolist()
+    [[0.0, 1.0]]
+    """
+    if metric == "cosine":
+        return unit_rows(queries)[0].astype(np.float32)
+    return (queries if origin is None else queries - origin).astype(np.float32)
+
+
+def distances_of(
+    scores: npt.NDArray[np.float32], queries: npt.NDArray[np.float32], metric: Metric
+) -> npt.NDArray[np.float32]:
+    """Return distances for scores, which are what a distance holds besides terms of the query alone.
+
+    Parameters
+    ----------
+    scores
+        (q, k) float32: ``-q.x`` for ``cosine`` and ``ip``, ``|x|^2 - 2 q.x`` for ``l2``; infinite where there is no hit.
+    queries
+        (q, d) float32 of `indexed_queries`.
+
+    Examples
+    --------
+    >>> queries = np.array([[3, 4]], "f4")
+    >>> distances_of(np.array([[-25, 0]], "f4"), queries, "l2").tolist()
+    [[0.0, 25.0]]
+    """
+    if metric == "ip":
+        return scores
+    shift = np.float32(1) if metric == "cosine" else np.einsum("ij,ij->i", queries, queries)[:, None]
+    distances = scores + shift
+    return np.maximum(distances, 0, out=distances)

@@ -1,0 +1,96 @@
+"""Where do entries wait until all of them are known? In a temporary file, in the order in which rows went by.
+
+Memory holds the list of each entry and where each row's first entry is, not the entries.
+"""
+
+import tempfile
+from types import TracebackType
+from typing import Any, Final, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from zarrvec.search.quantize import Codes
+from zarrvec.search.records import Entries, Layout
+
+Int64 = npt.NDArray[np.int64]
+
+
+class Spool:
+    """Entries on their way into posting lists.
+
+    Parameters
+    ----------
+    layout
+        Of the lists.
+    folder
+        Where the temporary file lies; None for the system's place.
+
+    Examples
+    --------
+    >>> from zarrvec.search.quantize import quantize
+    >>> with Spool(Layout(width=2, id_bytes=4, has_norms=False)) as spool:
+    ...     vectors, centroids = np.array([[1, 2], [3, 3]], "f4"), np.zeros((2, 2), "f4")
+    ...     spool.add(np.array([7, 8]), np.array([1, 0]), quantize(vectors, centroids))
+    ...     order, counts = spool.sort(2)
+    ...     spool.entries(order).ids.tolist(), counts.tolist()
+    ([8, 7], [1, 1])
+    """
+
+    def __init__(self, layout: Layout, *, folder: str | None = None) -> None:
+        self._dtype: Final = np.dtype(
+            [
+                ("id", f"<u{layout.id_bytes}"),
+                ("scale", "<f4"),
+                ("error", "<f4"),
+                ("norm", "<f4"),
+                ("codes", "u1", (layout.width,)),
+            ]
+        )
+        self._has_norms = layout.has_norms
+        self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 - closed by __exit__
+        self._lists: list[npt.NDArray[np.int32]] = []
+        self.count = 0
+        """Entries so far."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._file.close()
+
+    def add(self, ids: Int64, lists: npt.NDArray[np.integer[Any]], coded: Codes) -> None:
+        """Add entries: (n,) ids, (n,) the list of each, and their codes."""
+        records = np.empty(len(ids), dtype=self._dtype)
+        records["id"], records["scale"], records["error"] = ids, coded.scales, coded.errors
+        records["norm"], records["codes"] = coded.norms, coded.codes
+        self._file.write(records.view(np.uint8).data)
+        self._lists.append(lists.astype(np.int32))
+        self.count += len(ids)
+
+    def sort(self, nlist: int) -> tuple[Int64, Int64]:
+        """Return the positions of all entries in the order of their lists, and the (nlist,) entries of each list."""
+        lists = np.concatenate(self._lists) if self._lists else np.empty(0, dtype=np.int32)
+        order = np.argsort(lists, kind="stable").astype(np.int64, copy=False)
+        return order, np.bincount(lists, minlength=nlist).astype(np.int64)
+
+    def rows(self) -> int:
+        """Return how many rows the entries are of."""
+        return len(np.unique(self.entries(np.arange(self.count)).ids)) if self.count else 0
+
+    def entries(self, positions: Int64) -> Entries:
+        """Return some entries, by their positions in the order of adding."""
+        if not self.count:
+            records: npt.NDArray[Any] = np.empty(0, dtype=self._dtype)
+        else:
+            self._file.flush()
+            records = np.memmap(self._file, dtype=self._dtype, mode="r", shape=(self.count,))[positions]
+        return Entries(
+            np.asarray(records["id"]),
+            np.asarray(records["scale"]),
+            np.asarray(records["error"]),
+            np.asarray(records["norm"]) if self._has_norms else None,
+            np.asarray(records["codes"]),
+        )

@@ -1,0 +1,209 @@
+"""How are posting lists written into the arrays of a segment?
+
+Source: ``specs/vector-index.md``, section "Segments".
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import zarr
+
+from zarrvec.search.entries import create_entries
+from zarrvec.search.groups import Grouped
+from zarrvec.search.head import Groups, Segment
+from zarrvec.search.records import LIST_HEAD, SHARED_HEAD, Entries, Layout, ListTable, crc_of
+from zarrvec.search.spool import Spool
+
+Int64 = npt.NDArray[np.int64]
+ORIGIN: Final = "origin"
+_PIECE_ENTRIES: Final = 1 << 14
+
+
+def spooled_lists(spool: Spool, order: Int64, counts: Int64) -> Iterator[Entries]:
+    """Yield the entries of each list, gathered from a spool in large pieces."""
+    ends = np.cumsum(counts)
+    first = 0
+    while first < len(counts):
+        start = int(ends[first] - counts[first])
+        last = max(first + 1, int(np.searchsorted(ends, start + _PIECE_ENTRIES, side="right")))
+        piece = spool.entries(order[start : int(ends[last - 1])])
+        for number in range(first, last):
+            stop = int(ends[number]) - start
+            yield take(piece, slice(stop - int(counts[number]), stop))
+        first = last
+
+
+def take(entries: Entries, which: Any) -> Entries:
+    """Return some of the entries."""
+    return Entries(
+        entries.ids[which],
+        entries.scales[which],
+        entries.errors[which],
+        None if entries.norms is None else entries.norms[which],
+        entries.codes[which],
+    )
+
+
+def write_segment(
+    group: zarr.Group,
+    name: str,
+    lists: Iterable[Entries],
+    *,
+    counts: Int64,
+    layout: Layout,
+    rows: int,
+    spread: float,
+    radii: npt.NDArray[np.float32],
+    centroids: ListTable | None,
+    groups: Grouped | None = None,
+    origin: npt.NDArray[np.float32] | None = None,
+    versioned: bool,
+    progress: Callable[[int, int], None] | None = None,
+) -> Segment:
+    """Write a segment below the group of an index.
+
+    Parameters
+    ----------
+    group
+        Of the index.
+    name
+        Of the segment, unused so far.
+    lists
+        The entries of each list, empty ones too, in the order of their numbers.
+    counts
+        (nlist,) how many each has.
+    rows
+        Rows of the source in the segment.
+    spread
+        Mean of their squared distances to the nearest centroid.
+    radii
+        (nlist,) float32: no row of the list is farther from the centroid.
+    centroids
+        The centroids, with their scales, if this is the first segment; None if it shares those of the first.
+    groups
+        Of the lists, if they are to be read by groups.
+    origin
+        (d,) of the space of the first segment, if it has one.
+    versioned
+        Whether the store is ours.
+    progress
+        Called with the lists written and all of them.
+    """
+    offsets = np.cumsum(counts) - counts
+    total = int(counts.sum())
+    crcs = np.zeros((len(counts), 2), dtype=np.uint32)
+    array = create_entries(group, f"{name}/entries", total, layout.entry_bytes, versioned=versioned)
+    writer = _Writer(array)
+    for number, entries in enumerate(lists):
+        packed = layout.pack(entries)
+        head = layout.head_bytes(len(entries.ids))
+        crcs[number] = crc_of(packed[:head]), crc_of(packed[head:])
+        writer.add(packed)
+        if progress is not None:
+            progress(number + 1, len(counts))
+    writer.finish()
+    if centroids is not None:
+        chosen = np.arange(len(counts))
+        table = np.zeros(len(counts), dtype=LIST_HEAD)
+        table["offset"], table["scale"] = offsets, centroids.heads["scale"]
+    else:
+        chosen = np.flatnonzero(counts)
+        table = np.zeros(len(chosen), dtype=SHARED_HEAD)
+        table["list"] = chosen
+    table["count"], table["radius"] = counts[chosen], radii[chosen]
+    table["crc_head"], table["crc_low"] = crcs[chosen, 0], crcs[chosen, 1]
+    raw = (
+        ListTable(table, centroids.centroids).encode()
+        if centroids is not None
+        else table.view(np.uint8).reshape(len(table), SHARED_HEAD.itemsize)
+    )
+    told = None
+    if groups is None:
+        write_whole(group, f"{name}/lists", raw)
+    else:
+        told = _write_groups(group, name, raw, groups, versioned=versioned)
+    origin_crc32c = None
+    if origin is not None:
+        stored = origin.astype("<f4")
+        write_whole(group, f"{name}/{ORIGIN}", stored)
+        origin_crc32c = crc_of(stored.view(np.uint8))
+    return Segment(
+        id=name,
+        entries=total,
+        rows=rows,
+        spread=spread,
+        lists=len(table),
+        lists_crc32c=crc_of(raw),
+        origin_crc32c=origin_crc32c,
+        groups=told,
+        chunk_rows=array.chunks[0],
+        shard_rows=None if array.shards is None else array.shards[0],
+    )
+
+
+def _write_groups(
+    group: zarr.Group, name: str, rows: npt.NDArray[np.uint8], groups: Grouped, *, versioned: bool
+) -> Groups:
+    """Write a table of lists that is read by groups, and what is known of these."""
+    array = create_entries(group, f"{name}/lists", *rows.shape, versioned=versioned)
+    array[...] = rows
+    heads = groups.table.heads.copy()
+    firsts, sizes = heads["offset"].tolist(), heads["count"].tolist()
+    heads["crc_head"] = [
+        crc_of(rows[first : first + size]) for first, size in zip(firsts, sizes, strict=True)
+    ]
+    raw = ListTable(heads, groups.table.centroids).encode()
+    write_whole(group, f"{name}/groups", raw)
+    return Groups(
+        count=len(heads),
+        crc32c=crc_of(raw),
+        seen=groups.seen,
+        chunk_rows=array.chunks[0],
+        shard_rows=None if array.shards is None else array.shards[0],
+    )
+
+
+def write_whole(group: zarr.Group, name: str, values: npt.NDArray[Any]) -> None:
+    """Write an array that is read as one value: a single chunk, uncompressed; one that is there is replaced."""
+    shape = tuple(max(1, length) for length in values.shape)
+    array = group.create_array(
+        name, shape=values.shape, chunks=shape, dtype=values.dtype, compressors=None, filters=None,
+        fill_value=0, overwrite=name in group, config={"write_empty_chunks": True},
+    )  # fmt: skip
+    if values.size:
+        array[...] = values
+
+
+class _Writer:
+    """Gathers bytes until a whole chunk (or shard) of an entries array can be written."""
+
+    def __init__(self, array: zarr.Array[Any]) -> None:
+        self._array = array
+        self._unit = (array.shards or array.chunks)[0]
+        self._row = 0
+        self._waiting: list[npt.NDArray[np.uint8]] = []
+        self._bytes = 0
+
+    def add(self, packed: npt.NDArray[np.uint8]) -> None:
+        """Take the bytes of whole entries."""
+        self._waiting.append(packed)
+        self._bytes += packed.size
+        unit_bytes = self._unit * self._array.shape[1]
+        if self._bytes >= unit_bytes:
+            self._write(self._bytes // unit_bytes * self._unit)
+
+    def finish(self) -> None:
+        """Write what is left."""
+        self._write(self._bytes // self._array.shape[1])
+
+    def _write(self, rows: int) -> None:
+        if not rows:
+            return
+        width = self._array.shape[1]
+        together = np.concatenate(self._waiting)
+        self._array[self._row : self._row + rows] = together[: rows * width].reshape(rows, width)
+        self._row += rows
+        self._waiting = [together[rows * width :]]
+        self._bytes = self._waiting[0].size
