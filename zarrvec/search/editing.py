@@ -199,9 +199,8 @@ class Editor:
         written = transaction.staging.watch()
         units = self._snapshot.units()
 
-        def uncover() -> (
-            None
-        ):  # what is written once more would have the number of the commit that indexed it
+        def uncover() -> None:
+            """Take out what is written once more: it will have the number of the commit that indexed it."""
             found = [at for at in map(units.position, sorted(written)) if at is not None]
             if found and COVERAGE in self.group:
                 coverage[np.ravel_multi_index(np.array(found).T, units.grid)] = UNCOVERED

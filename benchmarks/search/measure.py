@@ -1,0 +1,152 @@
+"""What does a search cost each system, cold, warm, in bulk, and after an append?
+
+All that is compared takes turns: a repetition goes through all lines before the next one begins, so that what else the
+machine does is shared by all.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from typing import Any
+
+from benchmarks.search.places import Place
+from benchmarks.search.prepare import Prepared
+from benchmarks.search.systems import Entry
+from benchmarks.search.worker import WorkerProcess
+from zarrvec.testing.proxy import ProxyStats, S3Proxy
+
+LATENCY_MS = 30
+BATCHES = (1, 100, 1000)
+MORE_ROWS = 5_000
+_WARM_QUERIES = 5
+_SLOT_SECONDS = 0.5
+_SLOW_SECONDS = 5.0
+_FOUND_QUERIES = 10
+
+Start = Callable[[Entry], WorkerProcess]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Line:
+    """A line of the table and what was measured for it."""
+
+    entry: Entry
+    target: float
+    prepared: Prepared
+    values: dict[str, Any] = field(default_factory=dict)
+
+    def add(self, name: str, value: Any) -> None:
+        """Note one more measurement of that name."""
+        self.values.setdefault(name, []).append(value)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return all that the report needs."""
+        cold, qps = self.prepared.cold[str(self.target)], self.prepared.qps[str(self.target)]
+        return {
+            "entry": self.entry.name,
+            "label": self.entry.label,
+            "target": self.target,
+            "exact": self.entry.exact,
+            "settings": cold.settings,
+            "recall": cold.recall,
+            "qps_settings": qps.settings,
+            "qps_recall": qps.recall,
+            "build": None if self.entry.built_by else self.prepared.build,
+            **self.values,
+        }
+
+
+def cold_and_warm(
+    lines: Sequence[Line], *, proxy: S3Proxy, start: Start, repeats: int, loopback_repeats: int
+) -> None:
+    """Measure searches in fresh processes, at `LATENCY_MS` a request and on loopback."""
+    for number in range(max(repeats, loopback_repeats)):
+        for line in lines:
+            if number < repeats:
+                _one_process(line, "s3", _proxied(line, proxy), number, start, proxy)
+            if number < loopback_repeats:
+                _one_process(line, "loopback", line.prepared.place, number, start, None)
+
+
+def throughput(lines: Sequence[Line], *, start: Start, repeats: int) -> None:
+    """Measure queries a second on the local copies, with all processes loaded and one at work.
+
+    A batch that takes more than `_SLOW_SECONDS` is measured once.
+    """
+    with ExitStack() as stack:
+        workers = []
+        for line in lines:
+            worker = stack.enter_context(start(line.entry))
+            tuned = line.prepared.qps[str(line.target)]
+            worker.ask("load", place=line.prepared.copy.to_json(), settings=tuned.settings)
+            workers.append((line, worker))
+        for _ in range(repeats):
+            for line, worker in workers:
+                for batch in BATCHES:
+                    name = f"qps_{batch}"
+                    if batch / min(line.values.get(name, [batch])) < _SLOW_SECONDS:
+                        line.add(name, worker.ask("throughput", batch=batch, seconds=_SLOT_SECONDS)["qps"])
+
+
+def appends(lines: Sequence[Line], *, proxy: S3Proxy, start: Start, fresh: Callable[[Entry], Place]) -> None:
+    """Measure an append of all queries to a copy on the server, whether they are found at once, and a larger append."""
+    for line in lines:
+        for latency in (LATENCY_MS, 0):
+            place = fresh(line.entry)
+            through = place.through(proxy.endpoint_url) if latency else place
+            settings = line.prepared.cold[str(line.target)].settings
+            with start(line.entry) as worker:
+                worker.ask("cold", place=through.to_json(), settings=settings, query=0)
+                with proxy.counting() as count:
+                    seconds = worker.ask("append")["seconds"]
+                found = [worker.ask("find_appended", query=number) for number in range(_FOUND_QUERIES)]
+                with proxy.counting() as more_count:
+                    more_seconds = worker.ask("append", more=MORE_ROWS)["seconds"]
+            place.clear()
+            line.values[f"append_{'s3' if latency else 'loopback'}"] = {
+                "seconds": seconds,
+                "first_search_ms": found[0]["seconds"] * 1e3,
+                "found": sum(answer["found"] for answer in found) / len(found),
+                "more_seconds": more_seconds,
+                **(_counts(count.stats) if latency else {}),
+                **({"more_requests": more_count.total_requests} if latency else {}),
+            }
+
+
+def _one_process(
+    line: Line, kind: str, place: Place, number: int, start: Start, proxy: S3Proxy | None
+) -> None:
+    """Search cold and then warm; each repetition has queries of its own."""
+    first = number * (1 + _WARM_QUERIES)
+    settings = line.prepared.cold[str(line.target)].settings
+    with start(line.entry) as worker:
+        line.add("import_seconds", worker.import_seconds)
+        for name, command, arguments in _searches(place, settings, first):
+            if proxy is None:
+                line.add(f"{kind}_{name}", worker.ask(command, **arguments))
+                continue
+            with proxy.counting() as count:
+                answer = worker.ask(command, **arguments)
+            line.add(f"{kind}_{name}", {**answer, **_counts(count.stats)})
+
+
+def _searches(
+    place: Place, settings: dict[str, Any], first: int
+) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    yield "cold", "cold", {"place": place.to_json(), "settings": settings, "query": first}
+    for query in range(first + 1, first + 1 + _WARM_QUERIES):
+        yield "warm", "warm", {"query": query}
+
+
+def _proxied(line: Line, proxy: S3Proxy) -> Place:
+    return line.prepared.place.through(proxy.endpoint_url)
+
+
+def _counts(stats: ProxyStats) -> dict[str, Any]:
+    return {
+        "rounds": stats.rounds,
+        "requests": stats.total_requests,
+        "kinds": {kind: count for kind, count in stats.requests.items() if count},
+        "bytes": stats.bytes_out,
+        "bytes_sent": stats.bytes_in,
+    }
