@@ -5,9 +5,9 @@ zarrvec store chunks lie in packs; elsewhere they are the inner chunks of zarr's
 each. Plans are pure. Source: ``specs/vector-index.md``, section "Entries".
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, Protocol, Self, TypeAlias
+from typing import Final, Protocol, Self, TypeAlias
 
 import google_crc32c
 import numpy as np
@@ -28,10 +28,6 @@ _NOTHING: Final = 2**64 - 1
 _ZEROS: Final = -1
 _ROW_BYTES: Final = 16
 _CRC_BYTES: Final = 4
-_INDEX_CODECS: Final[tuple[tuple[str, dict[str, Any]], ...]] = (
-    ("bytes", {"endian": "little"}),
-    ("crc32c", {}),
-)
 
 ShardIndex: TypeAlias = npt.NDArray[np.uint64]
 """(chunks, 2) uint64: offset and length of each chunk in the shard; both 2^64 - 1 if it is all zeros and not there."""
@@ -120,43 +116,6 @@ class EntriesReader:
         return cls(
             name=name, rows=rows, entry_bytes=entry_bytes, chunk_rows=chunk_rows, shard_rows=shard_rows
         )
-
-    @classmethod
-    def of_document(cls, name: str, document: Mapping[str, Any]) -> Self:
-        """Read the Zarr metadata document of an array of entries.
-
-        Raises
-        ------
-        CorruptError
-            If the array isn't cut and encoded as those of an index are.
-        """
-        try:
-            rows, entry_bytes = map(int, document["shape"])
-            cut_rows, cut_bytes = map(int, document["chunk_grid"]["configuration"]["chunk_shape"])
-            (codec,) = _codecs(document["codecs"])
-            shard_rows = None
-            if codec[0] == "sharding_indexed":
-                shard_rows, (cut_rows, cut_bytes) = cut_rows, map(int, codec[1]["chunk_shape"])
-                is_known = (
-                    codec[1].get("index_location", "end") == "end"
-                    and tuple(_codecs(codec[1]["index_codecs"])) == _INDEX_CODECS
-                    and shard_rows % cut_rows == 0
-                )
-                (codec,) = _codecs(codec[1]["codecs"])
-            else:
-                is_known = True
-            is_known &= (
-                (codec[0], document["data_type"], document["chunk_grid"]["name"], document["fill_value"])
-                == ("bytes", "uint8", "regular", 0)
-                and _codecs([document["chunk_key_encoding"]])[0]
-                in (("default", {}), ("default", {"separator": "/"}))
-                and (cut_bytes == entry_bytes and min(cut_rows, entry_bytes) > 0 and rows >= 0)
-            )
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise CorruptError(_unlike(name, repr(error))) from error
-        if not is_known:
-            raise CorruptError(_unlike(name, f"{document}"))
-        return cls(name=name, rows=rows, entry_bytes=entry_bytes, chunk_rows=cut_rows, shard_rows=shard_rows)
 
     @property
     def chunk_bytes(self) -> int:
@@ -314,17 +273,5 @@ def _evenly(count: int, limit: int) -> int:
     return -(-count // -(-count // limit))
 
 
-def _codecs(listed: Sequence[Any]) -> list[tuple[str, dict[str, Any]]]:
-    """Return names and configurations from metadata; a name alone may stand for a codec."""
-    return [(c, {}) if isinstance(c, str) else (c["name"], c.get("configuration", {})) for c in listed]
-
-
 def _follows(before: Want, want: Want) -> bool:
     return (before.key, before.stop) == (want.key, want.start)
-
-
-def _unlike(name: str, what: str) -> str:
-    return (
-        f"{name}/zarr.json: {what[:500]}; expected an uncompressed uint8 array of entries, one chunk wide, with zarr's "
-        "default chunk keys. Build the index anew: array.vec.build_index()."
-    )

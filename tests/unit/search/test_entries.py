@@ -69,6 +69,17 @@ def test_neighbours_in_a_shard_are_read_as_one():
     assert bytes(parts[0]) == entries[5:95].tobytes()
 
 
+def reader_of(array):
+    """Make the reader of an array as zarr cut it."""
+    return EntriesReader(
+        name="s/entries",
+        rows=array.shape[0],
+        entry_bytes=array.shape[1],
+        chunk_rows=array.chunks[0],
+        shard_rows=array.shards[0],
+    )
+
+
 def test_zarr_writes_what_is_read():
     store = MemoryStore()
     array = create_entries(zarr.create_group(store), "s/entries", 9000, 100, versioned=False)
@@ -76,7 +87,7 @@ def test_zarr_writes_what_is_read():
     entries[3000:6000] = 0
     array[:] = entries
     values = {key: value.to_bytes() for key, value in store._store_dict.items()}
-    reader = EntriesReader.of_document("s/entries", array.metadata.to_dict())
+    reader = reader_of(array)
     assert reader.chunk_rows * 100 <= INNER_BYTES
     parts, wants = read(reader, values, [(0, 9000), (10, 20)])
     assert bytes(parts[0]) == entries.tobytes()
@@ -122,46 +133,3 @@ def test_a_list_outside_of_the_entries(span):
     reader = EntriesReader(name="s/entries", rows=10, entry_bytes=2, chunk_rows=10)
     with pytest.raises(CorruptError, match="but there are 10"):
         reader.wants([span])
-
-
-def document(**options):
-    options = {
-        "chunks": (10, 4),
-        "dtype": "u1",
-        "compressors": None,
-        "filters": None,
-        "fill_value": 0,
-        **options,
-    }
-    return zarr.create_array(MemoryStore(), shape=(20, 4), **options).metadata.to_dict()
-
-
-def test_documents():
-    plain = EntriesReader.of_document("e", document())
-    assert (plain.rows, plain.entry_bytes, plain.chunk_rows, plain.shard_rows) == (20, 4, 10, None)
-    sharded = EntriesReader.of_document("e", document(shards=(20, 4)))
-    assert (sharded.chunk_rows, sharded.shard_rows) == (10, 20)
-
-
-@pytest.mark.parametrize(
-    "wrong",
-    [
-        {},
-        document(compressors="auto"),
-        document(chunks=(10, 2)),
-        document(dtype="u2"),
-        document(fill_value=1),
-        document(shards=(20, 4), compressors="auto"),
-        document(chunk_key_encoding={"name": "v2", "separator": "."}),
-        document(zarr_format=2),
-        {**document(), "shape": [20]},
-        {**document(), "codecs": None},
-        {**document(), "chunk_grid": {"name": "rectilinear", "configuration": {"chunk_shape": [10, 4]}}},
-        {**document(), "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": [0, 4]}}},
-    ],
-)
-def test_documents_of_other_arrays(wrong):
-    with pytest.raises(
-        CorruptError, match=r"e/zarr\.json.*expected an uncompressed uint8 array.*build_index"
-    ):
-        EntriesReader.of_document("e", wrong)

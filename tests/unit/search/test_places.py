@@ -414,7 +414,13 @@ def test_entries_come_back(store, rows, entry_bytes, versioned):
     values[: rows // 3] = 0
     entries = create_entries(group, "s/entries", rows, entry_bytes, versioned=versioned)
     entries[:] = values
-    reader = EntriesReader.of_document("s/entries", entries.metadata.to_dict())
+    reader = EntriesReader(
+        name="s/entries",
+        rows=entries.shape[0],
+        entry_bytes=entries.shape[1],
+        chunk_rows=entries.chunks[0],
+        shard_rows=None if entries.shards is None else entries.shards[0],
+    )
     planned = EntriesReader.planned("s/entries", rows, entry_bytes, versioned=versioned)
     assert (reader.chunk_rows, reader.shard_rows) == (planned.chunk_rows, planned.shard_rows)
     snapshot = Snapshot.of(array)
