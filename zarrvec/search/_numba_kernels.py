@@ -290,14 +290,15 @@ def _scan(lists, coded, steps, probes, order, base, mask, codes, pointers, sums,
         np.empty(block, np.float32),
     )
     factor = np.float32(2 if has_norms else 1)
-    end = 0
+    end = scanned = 0
     while end < order.shape[0]:
         begin = end
         number = probes.flat[order[begin]]
         while end < order.shape[0] and probes.flat[order[end]] == number:
             end += 1
-        if number < 0:
+        if number < 0 or addresses[number] == 0:
             continue
+        scanned += counts[number] * (end - begin)
         for start in range(0, counts[number], block):
             size = min(block, counts[number] - start)
             _decode_rows(addresses[number], layout, counts[number], start, codes, scales[:size], norms[:size])
@@ -318,6 +319,7 @@ def _scan(lists, coded, steps, probes, order, base, mask, codes, pointers, sums,
                         found[j] = norms[j] - factor * dot
                     ids_at = addresses[number] + np.uint64(start * id_bytes)
                     _keep(found[:size], ids_at, id_bytes, masked, allowed, ids[query], scores[query])
+    return scanned
 
 
 def _scan_all(lists, queries, probes, order, base, mask, ids, scores):
@@ -332,9 +334,28 @@ def _scan_all(lists, queries, probes, order, base, mask, ids, scores):
     pointers = np.empty(_QUERIES, np.uint64)
     ids[:] = -1
     scores[:] = np.inf
-    _scan(lists, coded, steps, probes, order, base, mask, codes, pointers, sums, ids, scores)
+    scanned = _scan(lists, coded, steps, probes, order, base, mask, codes, pointers, sums, ids, scores)
     for row in range(ids.shape[0]):
         _sort(ids[row], scores[row])
+    return scanned
+
+
+def _choose_all(products, squares, bias, factors, lists, keys, nearest):
+    for row in range(products.shape[0]):
+        lists[row], keys[row] = -1, np.inf
+        factor = factors[row]
+        least = np.float32(np.inf)
+        for number in range(products.shape[1]):
+            twice = np.float32(-2) * products[row, number]
+            key = twice + factor * bias[number]
+            least = min(least, squares[number] + twice)
+            if key < keys[row, 0]:
+                lists[row, 0], keys[row, 0] = number, key
+                _sift(lists[row], keys[row], 0, lists.shape[1])
+        nearest[row] = least
+        _sort(lists[row], keys[row])
+        for place in range(lists.shape[1]):
+            keys[row, place] = products[row, lists[row, place]]
 
 
 def _cached(function: Any) -> Any:
@@ -346,3 +367,4 @@ def _cached(function: Any) -> Any:
 
 
 scan = _cached(_scan_all)
+choose = _cached(_choose_all)

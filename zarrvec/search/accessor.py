@@ -16,7 +16,7 @@ from zarrvec.search.manage import build_index, delete, drop_index
 from zarrvec.search.metrics import Metric, check_metric
 from zarrvec.search.optimize import optimize
 from zarrvec.search.progress import progress_of
-from zarrvec.search.searching import Options, as_include, search
+from zarrvec.search.searching import Latest, Options, as_include, search
 
 DEFAULT_RECALL = 0.95
 
@@ -40,10 +40,11 @@ class VectorAccessor:
     'ip'
     """
 
-    __slots__ = ("_array",)
+    __slots__ = ("_array", "_latest")
 
     def __init__(self, array: AnyArray) -> None:
         self._array = array
+        self._latest = Latest()
 
     def __repr__(self) -> str:
         return f"<VectorAccessor of array {self._array.name or '/'!r}, shape {self._array.shape}, metric {self.metric!r}>"
@@ -145,7 +146,7 @@ class VectorAccessor:
             include=as_include(include),
             memory_bytes=memory_bytes,
         )
-        return search(self._array, queries, k, self.metric, options)
+        return search(self._array, queries, k, options, self._latest)
 
     def build_index(
         self,

@@ -6,7 +6,6 @@ Rows that are in no list as they are now are compared exactly and merged in. Sou
 
 import contextvars
 import math
-import os
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -21,7 +20,7 @@ from zarrvec.search.depth import Depth, Probes, bytes_to_rank_again, candidates_
 from zarrvec.search.exact import search_exact
 from zarrvec.search.hits import Hits
 from zarrvec.search.index import Index, read_lists
-from zarrvec.search.kernels import NO_HIT, Found, ScanInput, merge, scan
+from zarrvec.search.kernels import NO_HIT, THREADS, Found, ScanInput, merge, scan
 from zarrvec.search.metrics import Metric, pair_distances, unit_rows
 from zarrvec.search.places import Snapshot
 from zarrvec.search.reading import read_rows
@@ -32,7 +31,6 @@ Float32 = npt.NDArray[np.float32]
 Int64 = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
 
-THREADS: Final = min(8, os.cpu_count() or 1)
 _WIDEN: Final = 2
 """Factor by which nprobe grows when too few of the selected rows were met."""
 _FEWER: Final = 0.8
@@ -43,10 +41,8 @@ _MORE_THERE: Final = 2.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Asked:
-    """What is asked of an index."""
+    """What is asked of an index, whatever the queries."""
 
-    queries: npt.NDArray[np.float64]
-    """(q, d) as given."""
     k: int
     recall: float
     nprobe: int | None
@@ -75,8 +71,45 @@ class Answer:
     seconds: dict[str, float] = field(default_factory=dict)
 
 
-def search_lists(snapshot: Snapshot, index: Index, asked: Asked) -> Answer:
-    """Find the nearest rows.
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Prepared:
+    """What a search is for all queries alike, in one view of an array. Make it with `prepare`."""
+
+    snapshot: Snapshot
+    """Of the array."""
+    index: Index
+    """Opened from it."""
+    asked: Asked
+    """By the caller."""
+    depth: Depth
+    """How far to look."""
+    rows: int
+    """Rows of the array."""
+    selected: int
+    """Of these, what may be found in lists."""
+    allowed: Mask | None
+    """(rows,) bool: which those are; None if all may."""
+    fresh: Mask | None
+    """(rows,) bool: what is compared exactly; None if nothing is."""
+
+    @property
+    def metric(self) -> Metric:
+        """What the lists are ordered by."""
+        return self.index.head.metric
+
+    @property
+    def share(self) -> float:
+        """Part of the rows that may be found in lists."""
+        return max(self.selected, 1) / max(self.rows, 1)
+
+    @property
+    def kept(self) -> int:
+        """Entries kept for each query."""
+        return candidates_for(self.asked.k, self.asked.bits) if self.depth.rerank else self.asked.k
+
+
+def prepare(snapshot: Snapshot, index: Index, asked: Asked) -> Prepared:
+    """Find out what does not depend on the queries.
 
     Parameters
     ----------
@@ -85,71 +118,95 @@ def search_lists(snapshot: Snapshot, index: Index, asked: Asked) -> Answer:
     index
         Opened from it.
     asked
-        Checked; there is at least one query.
+        Checked.
     """
-    return _Search(snapshot, index, asked).run()
+    rows = math.prod(snapshot.array.shape[:-1])
+    fresh = index.uncovered
+    listed = asked.where
+    if fresh is not None:
+        listed = ~fresh if listed is None else listed & ~fresh
+        fresh = fresh if asked.where is None else fresh & asked.where
+    allowed = _living(index, rows, listed)
+    fresh = None if fresh is None else _living(index, rows, fresh)
+    selected = rows if allowed is None else int(np.count_nonzero(allowed))
+    depth = depth_for(
+        index.head,
+        asked.recall,
+        asked.k * max(rows, 1) / max(selected, 1),
+        bits=asked.bits,
+        nprobe=asked.nprobe,
+        rerank=asked.rerank,
+        reread_bytes=bytes_to_rank_again(grid_of(snapshot.array), asked.k, asked.bits),
+    )
+    return Prepared(
+        snapshot=snapshot,
+        index=index,
+        asked=asked,
+        depth=depth,
+        rows=rows,
+        selected=selected,
+        allowed=allowed,
+        fresh=fresh if fresh is not None and fresh.any() else None,
+    )
+
+
+def _living(index: Index, rows: int, mask: Mask | None) -> Mask | None:
+    deleted = index.deleted[index.deleted < rows]
+    if mask is None and not deleted.size:
+        return None
+    living = np.ones(rows, dtype=np.bool_) if mask is None else mask.reshape(-1).copy()
+    living[deleted] = False
+    return living
+
+
+def search_lists(prepared: Prepared, snapshot: Snapshot, queries: npt.NDArray[np.float64]) -> Answer:
+    """Find the nearest rows.
+
+    Parameters
+    ----------
+    prepared
+        For this view.
+    snapshot
+        Of the same view; notes what is read.
+    queries
+        (q, d) as given, at least one.
+    """
+    return _Search(prepared, snapshot, queries).run()
 
 
 class _Search:
-    def __init__(self, snapshot: Snapshot, index: Index, asked: Asked) -> None:
+    def __init__(self, prepared: Prepared, snapshot: Snapshot, queries: npt.NDArray[np.float64]) -> None:
+        self._prepared = prepared
         self._snapshot = snapshot
-        self._index = index
-        self._asked = asked
-        self._metric: Metric = index.head.metric
-        self._queries = indexed_queries(asked.queries, self._metric, index.centroids.origin)
-        self._leading = snapshot.array.shape[:-1]
-        self._rows = math.prod(self._leading)
+        self._index = prepared.index
+        self._asked = prepared.asked
+        self._given = queries
+        self._queries = indexed_queries(queries, prepared.metric, self._index.centroids.origin)
         self._seconds = {"probe": 0.0, "read": 0.0, "scan": 0.0}
-        self._lists: set[tuple[str, int]] = set()
-        fresh = index.uncovered
-        listed = asked.where
-        if fresh is not None:
-            listed = ~fresh if listed is None else listed & ~fresh
-            fresh = fresh if asked.where is None else fresh & asked.where
-        self._allowed = self._living(listed)
-        """(rows,) bool: what may be found in lists; None if all may."""
-        self._fresh = None if fresh is None else self._living(fresh)
-        """(rows,) bool: what is compared exactly."""
-        self._selected = self._rows if self._allowed is None else int(np.count_nonzero(self._allowed))
-
-    def _living(self, mask: Mask | None) -> Mask | None:
-        deleted = self._index.deleted
-        deleted = deleted[deleted < self._rows]
-        if mask is None and not deleted.size:
-            return None
-        living = np.ones(self._rows, dtype=np.bool_) if mask is None else mask.reshape(-1).copy()
-        living[deleted] = False
-        return living
+        self._lists: dict[str, set[int]] = {part.id: set() for part in self._index.parts}
+        self._unlike = 0
 
     def run(self) -> Answer:
-        asked = self._asked
-        share = max(self._selected, 1) / max(self._rows, 1)
-        depth = depth_for(
-            self._index.head,
-            asked.recall,
-            asked.k / share,
-            bits=asked.bits,
-            nprobe=asked.nprobe,
-            rerank=asked.rerank,
-            reread_bytes=bytes_to_rank_again(grid_of(self._snapshot.array), asked.k, asked.bits),
-        )
-        if self._fresh is None or not self._fresh.any():
-            ids, distances, entries = self._search_lists(depth, share)
+        prepared = self._prepared
+        if prepared.fresh is None:
+            ids, distances, entries = self._search_lists()
             exact_rows = 0
         else:
             with ThreadPoolExecutor(max_workers=1, thread_name_prefix="zarrvec-search") as pool:
                 exact = pool.submit(contextvars.copy_context().run, self._search_fresh)
-                ids, distances, entries = self._search_lists(depth, share)
+                ids, distances, entries = self._search_lists()
             hits = exact.result()
             exact_rows = hits.stats.vectors
             ids = np.concatenate([ids, hits.ids], axis=1)
             distances = np.concatenate([distances, hits.distances.astype(np.float64)], axis=1)
-        ids, distances = _nearest(ids, distances, asked.k)
+        if prepared.depth.rerank or prepared.fresh is not None:
+            ids, distances = _nearest(ids, distances, self._asked.k)
+        ids, distances = _full(ids, distances)
         return Answer(
             ids=ids,
             distances=distances,
-            depth=depth,
-            lists=len(self._lists),
+            depth=prepared.depth,
+            lists=sum(map(len, self._lists.values())),
             entries=entries,
             exact_rows=exact_rows,
             unlike=self._unlike,
@@ -159,35 +216,35 @@ class _Search:
     def _search_fresh(self) -> Hits:
         return search_exact(
             self._snapshot.array,
-            self._asked.queries,
+            self._given,
             self._asked.k,
-            metric=self._metric,
-            where=self._fresh,
+            metric=self._prepared.metric,
+            where=self._prepared.fresh,
             memory_bytes=self._asked.memory_bytes,
         )
 
-    def _search_lists(self, depth: Depth, share: float) -> tuple[Int64, npt.NDArray[np.float64], int]:
+    def _search_lists(self) -> tuple[Int64, npt.NDArray[np.float64], int]:
         """Scan; scan more for queries that met too few of the selected rows, as where these lie far from them."""
+        prepared, depth = self._prepared, self._prepared.depth
         nlist, nprobe, count = self._index.head.nlist, depth.nprobe, len(self._queries)
-        kept = candidates_for(self._asked.k, self._asked.bits) if depth.rerank else self._asked.k
-        ids = np.full((count, kept), NO_HIT, dtype=np.int64)
-        scores = np.full((count, kept), np.inf, dtype=np.float32)
+        ids = np.full((count, prepared.kept), NO_HIT, dtype=np.int64)
+        scores = np.full((count, prepared.kept), np.inf, dtype=np.float32)
         asking, enough, entries = np.arange(count), np.zeros(count), 0
-        self._unlike = 0
-        while asking.size and self._selected:
+        while asking.size and prepared.selected:
             started = time.perf_counter()
-            probes = self._index.centroids.probe(self._snapshot, self._queries[asking], nprobe)
+            queries = self._queries if len(asking) == count else self._queries[asking]
+            probes = self._index.centroids.probe(self._snapshot, queries, nprobe)
             self._seconds["probe"] += time.perf_counter() - started
             if not entries:
                 self._unlike = int(np.count_nonzero(probes.nearest > self._index.head.calibration.far))
-                if self._allowed is not None:
-                    enough = _FEWER * share * self._index.counts()[probes.lists].sum(axis=1)
-            found, passed = self._scan(self._queries[asking], probes, kept)
+                if prepared.allowed is not None:
+                    enough = _FEWER * prepared.share * self._index.counts()[probes.lists].sum(axis=1)
+            found, passed = self._scan(queries, probes)
             ids[asking], scores[asking] = found.ids, found.scores
             entries += found.scanned
             if nprobe >= nlist:
                 break
-            missed = (found.ids[:, : self._asked.k] == NO_HIT).any(axis=1)
+            missed = found.ids[:, self._asked.k - 1] == NO_HIT
             if passed is not None and self._asked.nprobe is None:
                 missed |= passed < enough
             if nprobe == depth.nprobe:
@@ -196,19 +253,23 @@ class _Search:
             nprobe = min(nlist, _WIDEN * nprobe)
         if depth.rerank:
             return ids, self._distances_of_rows(ids), entries
-        return ids, distances_of(scores, self._queries, self._metric).astype(np.float64), entries
+        return ids, distances_of(scores, self._queries, prepared.metric).astype(np.float64), entries
 
-    def _scan(self, queries: Float32, probes: Probes, kept: int) -> tuple[Found, Int64 | None]:
+    def _scan(self, queries: Float32, probes: Probes) -> tuple[Found, Int64 | None]:
         """Return the best entries in the lists probed, and how many selected ones each query met."""
-        index, asked = self._index, self._asked
+        index, bits, kept, allowed = (
+            self._index,
+            self._asked.bits,
+            self._prepared.kept,
+            self._prepared.allowed,
+        )
         found: list[Found] = []
-        passing = None if self._allowed is None else np.zeros(index.head.nlist, dtype=np.int64)
+        passing = None if allowed is None else np.zeros(index.head.nlist, dtype=np.int64)
         numbers = np.flatnonzero(np.bincount(probes.lists.ravel(), minlength=index.head.nlist))
-        sizes = index.sizes(asked.bits)[numbers]
-        for wave in waves(numbers, sizes, asked.memory_bytes):
+        for wave in waves(numbers, index.sizes(bits, numbers), self._asked.memory_bytes):
             started = time.perf_counter()
             wanted = [(part, wave[part.counts[wave] > 0]) for part in index.parts]
-            lists = read_lists(self._snapshot, wanted, asked.bits)
+            lists = read_lists(self._snapshot, wanted, bits)
             self._seconds["read"] += time.perf_counter() - started
             started = time.perf_counter()
             now = probes.lists
@@ -216,7 +277,10 @@ class _Search:
                 now = np.where(np.isin(now, wave), now, -1)
             for part, held in zip(index.parts, lists, strict=True):
                 addresses = np.zeros(index.head.nlist, dtype=np.uint64)
-                addresses[list(held)] = [kept.address for kept in held.values()]
+                here = np.fromiter(held, dtype=np.int64, count=len(held))
+                addresses[here] = np.fromiter(
+                    (one.address for one in held.values()), dtype=np.uint64, count=len(held)
+                )
                 found.append(
                     scan(
                         ScanInput(layout=part.layout, addresses=addresses, counts=part.counts),
@@ -224,14 +288,14 @@ class _Search:
                         now,
                         probes.products,
                         kept=kept,
-                        bits=asked.bits,
-                        allowed=self._allowed,
+                        bits=bits,
+                        allowed=allowed,
                         threads=THREADS,
                     )
                 )
-                self._lists.update((part.id, number) for number in held)
+                self._lists[part.id].update(held)
                 if passing is not None:
-                    _count_allowed(part, held, self._allowed, passing)
+                    _count_allowed(part, held, allowed, passing)
             self._seconds["scan"] += time.perf_counter() - started
         best = found[0] if len(found) == 1 else merge(found, kept)
         return best, None if passing is None else passing[probes.lists].sum(axis=1)
@@ -242,11 +306,10 @@ class _Search:
         distances = np.full(ids.shape, np.inf)
         query, column = np.nonzero(ids != NO_HIT)
         unique, row = np.unique(ids[query, column], return_inverse=True)
-        rows = read_rows(self._snapshot.array, unique, len(self._leading))
-        queries = self._asked.queries
-        if self._metric == "cosine":
-            queries = unit_rows(queries)[0]
-        distances[query, column] = pair_distances(self._metric, rows, row, queries, query)
+        array, metric = self._snapshot.array, self._prepared.metric
+        rows = read_rows(array, unique, array.ndim - 1)
+        queries = unit_rows(self._given)[0] if metric == "cosine" else self._given
+        distances[query, column] = pair_distances(metric, rows, row, queries, query)
         self._seconds["rerank"] = time.perf_counter() - started
         return distances
 
@@ -261,9 +324,13 @@ def _count_allowed(part: Part, lists: dict[int, CachedList], allowed: Mask | Non
 
 
 def _nearest(ids: Int64, distances: npt.NDArray[np.float64], k: int) -> tuple[Int64, npt.NDArray[np.float64]]:
-    """Return the k nearest by (distance, id), or as many as every query has."""
+    """Return the k nearest by (distance, id), what is no hit at the end."""
     distances = np.where(ids == NO_HIT, np.inf, distances)
     order = np.lexsort((ids, distances), axis=1)[:, :k]
-    ids, distances = np.take_along_axis(ids, order, axis=1), np.take_along_axis(distances, order, axis=1)
-    columns = int((ids != NO_HIT).sum(axis=1).min(initial=k))
+    return np.take_along_axis(ids, order, axis=1), np.take_along_axis(distances, order, axis=1)
+
+
+def _full(ids: Int64, distances: npt.NDArray[np.float64]) -> tuple[Int64, npt.NDArray[np.float64]]:
+    """Return as many columns as every query has hits."""
+    columns = int((ids != NO_HIT).sum(axis=1).min(initial=ids.shape[1]))
     return ids[:, :columns], distances[:, :columns]

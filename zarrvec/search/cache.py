@@ -73,11 +73,12 @@ class ByteCache(Generic[K, V]):
     def get_many(self, keys: Iterable[K]) -> dict[K, V]:
         """Return those that are held."""
         with self._lock:
+            get, use = self._held.get, self._held.move_to_end
             found = {}
             for key in keys:
-                held = self._held.get(key)
+                held = get(key)
                 if held is not None:
-                    self._held.move_to_end(key)
+                    use(key)
                     found[key] = held[0]
             return found
 

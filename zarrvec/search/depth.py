@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from zarrvec.search.blocks import Grid, plan_blocks
 from zarrvec.search.head import Head
+from zarrvec.search.kernels import THREADS, choose
 from zarrvec.search.metrics import Metric
 from zarrvec.search.probing import list_bias
 
@@ -180,12 +181,7 @@ class Compass(NamedTuple):
     def keys(self, queries: Float32) -> tuple[Float32, Float32]:
         """Return (q, nlist) float32 each: by what lists are chosen, the least first, and products with the centroids."""
         products = queries @ self.vectors.T
-        keys = -2 * products
-        if self.metric == "ip":
-            keys += np.linalg.norm(queries, axis=1)[:, None] * self.bias
-        else:
-            keys += self.bias
-        return keys, products
+        return self._keys(products, np.einsum("ij,ij->i", queries, queries)), products
 
     def probe(self, queries: Float32, nprobe: int) -> Probes:
         """Choose the lists of each query.
@@ -204,10 +200,23 @@ class Compass(NamedTuple):
         >>> probes.lists.tolist(), probes.products.tolist(), probes.nearest.tolist()
         ([[1, 0]], [[6.0, 0.0]], [1.0])
         """
-        keys, products = self.keys(queries)
-        lists = least(keys, min(nprobe, len(self.vectors)))
-        nearest = (self.squares - 2 * products).min(axis=1) + np.einsum("ij,ij->i", queries, queries)
-        return Probes(lists, np.take_along_axis(products, lists, axis=1), np.maximum(nearest, 0))
+        lengths = np.einsum("ij,ij->i", queries, queries)
+        count = min(nprobe, len(self.vectors))
+        products = queries @ self.vectors.T
+        chosen = choose(products, self.squares, self.bias, self._factors(lengths), count, threads=THREADS)
+        if chosen is None:
+            lists = least(self._keys(products, lengths), count)
+            nearest = (self.squares - 2 * products).min(axis=1)
+            chosen = lists, np.take_along_axis(products, lists, axis=1), nearest
+        return Probes(chosen[0], chosen[1], np.maximum(chosen[2] + lengths, 0))
+
+    def _keys(self, products: Float32, lengths: Float32) -> Float32:
+        return -2 * products + self._factors(lengths)[:, None] * self.bias
+
+    def _factors(self, lengths: Float32) -> Float32:
+        """Return (q,) float32: by what the bias is multiplied, for queries of these squared lengths."""
+        factors: Float32 = np.sqrt(lengths) if self.metric == "ip" else np.ones_like(lengths)
+        return factors
 
 
 def least(keys: Float32, count: int) -> Int64:
@@ -233,6 +242,10 @@ def waves(lists: Int64, sizes: Int64, limit_bytes: int) -> Iterator[Int64]:
     >>> [run.tolist() for run in waves(np.array([2, 5, 6, 9]), np.array([4, 4, 4, 4]), 9)]
     [[2, 5], [6, 9]]
     """
+    if sizes.sum() <= limit_bytes:  # as nearly always
+        if len(lists):
+            yield lists
+        return
     start, held = 0, 0
     for position, size in enumerate(sizes.tolist()):
         if position > start and held + size > limit_bytes:

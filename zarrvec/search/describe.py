@@ -303,7 +303,7 @@ class _Planner:
         traffic = _with_more(self._opening, before, self._snapshot.stats)
         opened = traffic.requests
         lists = cached = 0
-        for wave in waves(numbers, index.sizes(self._bits)[numbers], self._options.memory_bytes):
+        for wave in waves(numbers, index.sizes(self._bits, numbers), self._options.memory_bytes):
             wants = []
             for part in index.parts:
                 there = wave[part.counts[wave] > 0]

@@ -4,7 +4,7 @@ Source: ``specs/vector-index.md``, sections "Segments", "Coverage" and "Reading"
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Final
@@ -57,9 +57,9 @@ class Index:
         counts: Int64 = np.sum([part.counts for part in self.parts], axis=0)
         return counts
 
-    def sizes(self, bits: int) -> Int64:
-        """Return the (nlist,) bytes of each list, as `counts`; without low planes for 4 bits."""
-        sizes: Int64 = np.sum([part.sizes(bits) for part in self.parts], axis=0)
+    def sizes(self, bits: int, numbers: Int64 | slice = slice(None)) -> Int64:
+        """Return the bytes of these lists, of all unless said otherwise; without low planes for 4 bits."""
+        sizes: Int64 = np.sum([part.sizes(bits, numbers) for part in self.parts], axis=0)
         return sizes
 
 
@@ -71,16 +71,25 @@ def open_index(snapshot: Snapshot, head: Head) -> Index:
     CorruptError
         If a part is missing or damaged.
     """
-    key = ("index", snapshot.token, snapshot.index_path)
-    held = ROOTS.get_many([key])
-    if held:
-        opened: Index = held[key]
+    opened = index_in_memory(snapshot)
+    if opened is not None:
         return opened
     index = _open_index(snapshot, head)
     if snapshot.token is not None:
         uncovered_bytes = 0 if index.uncovered is None else index.uncovered.nbytes
-        ROOTS.put_many({key: (index, uncovered_bytes + _INDEX_BYTES)})
+        ROOTS.put_many({_key(snapshot): (index, uncovered_bytes + _INDEX_BYTES)})
     return index
+
+
+def index_in_memory(snapshot: Snapshot) -> Index | None:
+    """Return the index if it is open and the cache has room for it."""
+    key = _key(snapshot)
+    held: Index | None = ROOTS.get_many([key]).get(key)
+    return held
+
+
+def _key(snapshot: Snapshot) -> tuple[str, Hashable, str]:
+    return "index", snapshot.token, snapshot.index_path
 
 
 def _open_index(snapshot: Snapshot, head: Head) -> Index:
@@ -339,7 +348,9 @@ def read_lists(
         held = LISTS.get_many([(part.id, number) for number in wanted])
         lists = {number: kept for (_, number), kept in held.items() if kept.bits >= bits}
         found.append(lists)
-        absent = np.array([number for number in wanted if number not in lists], dtype=np.int64)
+        absent = np.empty(0, dtype=np.int64)
+        if len(lists) < len(wanted):
+            absent = np.array([number for number in wanted if number not in lists], dtype=np.int64)
         spans = part.spans(absent, bits) if absent.size else []
         missing.append((part, absent, spans, part.entries.wants(spans)))
     wants = [more for *_, more in missing]
@@ -374,6 +385,6 @@ def _keep_whole(part: Part, block: memoryview | bytes, name: str) -> None:
     """Cut a segment that was read whole into its lists."""
     numbers = np.flatnonzero(part.counts)
     starts = part.offsets[numbers] * part.layout.entry_bytes
-    ends = starts + part.sizes(8)[numbers]
+    ends = starts + part.sizes(8, numbers)
     view = memoryview(block)
     _keep(part, numbers, [view[a:b] for a, b in zip(starts.tolist(), ends.tolist(), strict=True)], 8, name)

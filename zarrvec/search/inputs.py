@@ -105,8 +105,8 @@ def as_queries(queries: npt.ArrayLike, width: int) -> tuple[npt.NDArray[np.float
         )
     with np.errstate(over="ignore"):
         batch = np.array(given.reshape(-1, width), dtype=np.float64)
-    wrong = np.flatnonzero(~np.isfinite(batch).all(axis=1))
-    if wrong.size:
+    if not np.isfinite(batch).all():
+        wrong = np.flatnonzero(~np.isfinite(batch).all(axis=1))
         raise SearchError(
             f"{wrong.size} of {len(batch)} queries hold NaN or infinity, the first is query {wrong[0]}: nothing is near "
             "them; leave them out"

@@ -7,6 +7,7 @@ has worked for as long.
 """
 
 import importlib
+import os
 import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -31,6 +32,8 @@ _BLOCK_SCORES: Final = 4 << 20
 _UNTHREADED: Final = 1 << 18
 """Up to so many products OpenBLAS computes in the thread that asks. Above, it wakes others for microseconds of work, and
 waits for milliseconds if the cores are busy."""
+THREADS: Final = min(8, os.cpu_count() or 1)
+"""As many as there are processors, and no more than a batch has work for."""
 _QUERIES_A_THREAD: Final = 4
 """A thread is worth starting for that many queries."""
 
@@ -41,6 +44,7 @@ Float32 = npt.NDArray[np.float32]
 Int64 = npt.NDArray[np.int64]
 
 _NO_IDS: Final[Int64] = np.empty(0, dtype=np.int64)
+_NO_MASK: Final = np.empty(0, dtype=np.uint8)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,20 +133,77 @@ def scan(
     >>> found.ids.tolist(), found.scores.tolist(), found.scanned
     ([[9, 7, -1]], [[-20.0, -10.0, inf]], 2)
     """
+    if not probes.size:
+        return Found(*_nothing(len(queries), kept), 0)
+    compiled = _numba.module
+    if compiled is None:
+        sizes = _sizes(lists, probes)
+        scanned = int(sizes.sum())
+        compiled = _compiled(scanned * lists.layout.width)
+        if compiled is None:
+            probes = np.where(sizes > 0, probes, NO_LIST)
+            return Found(*_scan_numpy(lists, queries, probes, base, sizes, kept, bits, allowed), scanned)
+    return _scan_compiled(compiled, lists, queries, probes, base, kept, bits, allowed, threads)
+
+
+def choose(
+    products: Float32, squares: Float32, bias: Float32, factors: Float32, count: int, *, threads: int = 1
+) -> tuple[Int64, Float32, Float32] | None:
+    """Find the lists that each query is to probe, if compiled code for that is loaded; None if it isn't.
+
+    Parameters
+    ----------
+    products
+        (q, nlist) float32: inner products of queries and centroids.
+    squares
+        (nlist,) float32: squared lengths of the centroids.
+    bias
+        (nlist,) float32: what is added to ``-2 * products`` for the order of the lists, times a factor.
+    factors
+        (q,) float32: that factor.
+    count
+        Lists for each query, at most nlist.
+    threads
+        Threads to work with, at most.
+
+    Returns
+    -------
+    lists
+        (q, count) int64, the least first.
+    products
+        (q, count) float32: those of these lists.
+    nearest
+        (q,) float32: the least of ``squares - 2 * products``.
+    """
+    if _numba.module is None:
+        return None
+    compiled = _numba.module
+    fixed = _plain(squares, np.float32), _plain(bias, np.float32)
+    lists = np.empty((len(products), count), dtype=np.int64)
+    theirs = np.empty((len(products), count), dtype=np.float32)
+    nearest = np.empty(len(products), dtype=np.float32)
+
+    def choose_part(part: slice) -> None:
+        given = _plain(products[part], np.float32), *fixed, _plain(factors[part], np.float32)
+        compiled.choose(*given, lists[part], theirs[part], nearest[part])
+
+    workers = min(threads, len(products) // _QUERIES_A_THREAD)
+    if workers <= 1:
+        choose_part(slice(None))
+    else:
+        edges = [len(products) * worker // workers for worker in range(workers + 1)]
+        with ThreadPoolExecutor(workers) as pool:
+            list(pool.map(choose_part, map(slice, edges[:-1], edges[1:])))
+    return lists, theirs, nearest
+
+
+def _sizes(lists: ScanInput, probes: Int64) -> Int64:
+    """Return how many entries each pair of query and list takes; 0 where there is no list."""
     sizes = np.zeros(probes.shape, dtype=np.int64)
     named = probes >= 0
     numbers = probes[named]
     sizes[named] = np.where(lists.addresses[numbers] == 0, 0, lists.counts[numbers])
-    probes = np.where(sizes > 0, probes, NO_LIST)
-    scanned = int(sizes.sum())
-    compiled = _compiled(scanned * lists.layout.width)
-    if not scanned:
-        ids, scores = _nothing(len(queries), kept)
-    elif compiled is None:
-        ids, scores = _scan_numpy(lists, queries, probes, base, sizes, kept, bits, allowed)
-    else:
-        ids, scores = _scan_compiled(compiled, lists, queries, probes, base, kept, bits, allowed, threads)
-    return Found(ids, scores, scanned)
+    return sizes
 
 
 def merge(parts: Sequence[Found], kept: int) -> Found:
@@ -184,8 +245,8 @@ def _nothing(queries: int, kept: int) -> tuple[Int64, Float32]:
 
 
 def _compiled(products: int) -> ModuleType | None:
-    """Return the compiled kernels if they are loaded, or worth loading now and loadable."""
-    if _numba.module is None and not _numba.missing and sys.byteorder == "little":
+    """Return the compiled kernels if they are worth loading now, and loadable."""
+    if not _numba.missing and sys.byteorder == "little":
         _numba.products += products
         if _numba.products >= BREAK_EVEN:
             try:
@@ -205,20 +266,20 @@ def _scan_compiled(
     bits: int,
     allowed: npt.NDArray[Any] | None,
     threads: int,
-) -> tuple[Int64, Float32]:
+) -> Found:
     layout = lists.layout
     described = (
         _plain(lists.addresses, np.uint64),
         _plain(lists.counts, np.int64),
         (layout.width, layout.id_bytes, bool(layout.has_norms), bits),
     )
-    mask = (allowed is not None, np.empty(0, np.uint8) if allowed is None else _plain(allowed).view(np.uint8))
+    mask = (allowed is not None, _NO_MASK if allowed is None else _plain(allowed).view(np.uint8))
 
-    def scan_part(part: slice | npt.NDArray[np.intp]) -> tuple[Int64, Float32]:
+    def scan_part(part: slice | npt.NDArray[np.intp]) -> Found:
         numbers = _plain(probes[part], np.int64)
         ids = np.empty((len(numbers), kept), dtype=np.int64)
         scores = np.empty((len(numbers), kept), dtype=np.float32)
-        compiled.scan(
+        scanned = compiled.scan(
             described,
             _plain(queries[part], np.float32),
             numbers,
@@ -228,7 +289,7 @@ def _scan_compiled(
             ids,
             scores,
         )
-        return ids, scores
+        return Found(ids, scores, scanned)
 
     workers = min(threads, len(queries) // _QUERIES_A_THREAD)
     if workers <= 1:
@@ -237,11 +298,12 @@ def _scan_compiled(
     near = np.argsort(probes[:, 0])
     ids = np.empty((len(queries), kept), dtype=np.int64)
     scores = np.empty((len(queries), kept), dtype=np.float32)
-    parts = np.array_split(near, workers)
+    parts, scanned = np.array_split(near, workers), 0
     with ThreadPoolExecutor(workers) as pool:
         for part, found in zip(parts, pool.map(scan_part, parts), strict=True):
-            ids[part], scores[part] = found
-    return ids, scores
+            ids[part], scores[part] = found.ids, found.scores
+            scanned += found.scanned
+    return Found(ids, scores, scanned)
 
 
 def _plain(array: npt.NDArray[Any], dtype: npt.DTypeLike | None = None) -> npt.NDArray[Any]:

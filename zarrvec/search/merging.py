@@ -44,7 +44,7 @@ def copy_lists(
     """
     there = part.counts > 0 if left_out is None else (part.counts > 0) & ~left_out
     taken_lists = np.flatnonzero(there)
-    for wave in waves(taken_lists, part.sizes(8)[taken_lists], _WAVE_BYTES):
+    for wave in waves(taken_lists, part.sizes(8, taken_lists), _WAVE_BYTES):
         (lists,) = read_lists(snapshot, [(part, wave)], 8)
         for number in wave.tolist():
             entries = part.layout.unpack(lists[number].data, int(part.counts[number]))

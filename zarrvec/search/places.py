@@ -94,6 +94,16 @@ class Snapshot:
         snapshot.stats.add(traffic)
         return snapshot
 
+    def is_current(self) -> bool:
+        """Return whether `of` would look at the same version; False where it would have to ask the storage."""
+        return isinstance(self._source, Versioned) and self._source.is_current()
+
+    def again(self) -> "Snapshot":
+        """Return the same view for another call."""
+        snapshot = Snapshot(self._source, self._array, self._path)
+        snapshot._head = self._head
+        return snapshot
+
     @property
     def array(self) -> AnyArray:
         """The source. On a zarrvec store it is the array of this view, however old the handle is that was given."""

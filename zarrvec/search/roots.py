@@ -71,15 +71,15 @@ class Part:
         self.crcs[numbers, 0], self.crcs[numbers, 1] = heads["crc_head"], heads["crc_low"]
         self.radii[numbers], self.counts[numbers] = heads["radius"], heads["count"]
 
-    def sizes(self, bits: int) -> Int64:
-        """Return the (nlist,) bytes of each list, without low planes for 4 bits."""
+    def sizes(self, bits: int, numbers: Int64 | slice = slice(None)) -> Int64:
+        """Return the bytes of these lists, of all unless said otherwise; without low planes for 4 bits."""
         each = self.layout.total_bytes(1) if bits == 8 else self.layout.head_bytes(1)
-        return self.counts * each
+        return self.counts[numbers] * each
 
     def spans(self, numbers: Int64, bits: int) -> list[Span]:
         """Return the entries to read for some lists; those of 4 bits end with a part of one."""
         starts = self.offsets[numbers]
-        stops = starts - -self.sizes(bits)[numbers] // self.layout.entry_bytes
+        stops = starts - -self.sizes(bits, numbers) // self.layout.entry_bytes
         return list(zip(starts.tolist(), stops.tolist(), strict=True))
 
     @property

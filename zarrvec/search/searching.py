@@ -4,23 +4,31 @@ import math
 import time
 from collections.abc import Collection
 from dataclasses import dataclass, replace
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 from zarr.types import AnyArray
 
 from zarrvec.errors import CorruptError, OptionError, SearchError
-from zarrvec.search.approximate import Answer, Asked, search_lists
+from zarrvec.search.approximate import Asked, Prepared, prepare, search_lists
 from zarrvec.search.blocks import grid_of
 from zarrvec.search.bounded import search_bounded
 from zarrvec.search.depth import are_few, bytes_to_rank_again, depth_for
 from zarrvec.search.editing import fits, of_another, open_head
 from zarrvec.search.head import Head
 from zarrvec.search.hits import Hits, SearchStats
-from zarrvec.search.index import open_index
-from zarrvec.search.inputs import as_k, as_queries, as_selection, check_array, check_memory, is_integer
-from zarrvec.search.metrics import check_metric
+from zarrvec.search.index import index_in_memory, open_index
+from zarrvec.search.inputs import (
+    as_k,
+    as_queries,
+    as_selection,
+    check_array,
+    check_memory,
+    is_integer,
+    metric_of,
+)
+from zarrvec.search.metrics import Metric, check_metric
 from zarrvec.search.places import Snapshot
 from zarrvec.search.reading import Siblings, read_rows, sibling
 
@@ -62,15 +70,54 @@ def _is_share(value: object) -> bool:
     return isinstance(value, float | int | np.floating) and 0 < float(value) <= 1
 
 
-def search(array: AnyArray, queries: npt.ArrayLike, k: object, default_metric: str, options: Options) -> Hits:
+class Latest:
+    """The latest search of an array that went through an index, as prepared: for the next one that asks for the same.
+
+    It serves while it is known that nothing has changed, so on zarrvec stores only, and while the cache of roots holds the
+    index. Any number of threads may share it.
+    """
+
+    __slots__ = ("_held",)
+
+    def __init__(self) -> None:
+        self._held: tuple[Options, Prepared] | None = None
+
+    def find(self, k: int, options: Options) -> Prepared | None:
+        """Return what was prepared for the same."""
+        held = self._held
+        if held is None or options.where is not None:
+            return None
+        before, prepared = held
+        if prepared.asked.k != k or before != options:
+            return None
+        if not prepared.snapshot.is_current() or index_in_memory(prepared.snapshot) is not prepared.index:
+            self._held = None
+            return None
+        return prepared
+
+    def keep(self, options: Options, prepared: Prepared) -> None:
+        """Keep what was prepared, unless it holds the caller's own selection."""
+        if options.where is None and prepared.snapshot.token is not None:
+            self._held = options, prepared
+
+
+def search(array: AnyArray, queries: npt.ArrayLike, k: object, options: Options, latest: Latest) -> Hits:
     """Find the nearest rows, through the index if there is one.
 
     On a store without versions an index may be replaced while it is read; then the search begins anew.
     """
+    started = time.perf_counter()
+    number = as_k(k)
+    prepared = latest.find(number, options)
+    if prepared is not None:
+        batch, single = as_queries(queries, prepared.index.head.width)
+        if batch.size and not _are_too_large(batch, prepared.metric):
+            snapshot = prepared.snapshot.again()
+            return _through_lists(prepared, snapshot, batch, single=single, options=options, started=started)
     revision = None
     while True:
         try:
-            return _search(array, queries, k, default_metric, options)
+            return _search(array, queries, number, options, latest, started)
         except CorruptError:
             snapshot = Snapshot.of(array)
             head = None if snapshot.is_versioned else open_head(snapshot)
@@ -80,14 +127,13 @@ def search(array: AnyArray, queries: npt.ArrayLike, k: object, default_metric: s
 
 
 def _search(
-    array: AnyArray, queries: npt.ArrayLike, k: object, default_metric: str, options: Options
+    array: AnyArray, queries: npt.ArrayLike, k: int, options: Options, latest: Latest, started: float
 ) -> Hits:
-    started = time.perf_counter()
     check_array(array)
     snapshot = Snapshot.of(array)
     source = snapshot.array
     leading = source.shape[:-1]
-    wanted = min(as_k(k), max(1, math.prod(leading)))
+    wanted = min(k, max(1, math.prod(leading)))
     batch, single = as_queries(queries, source.shape[-1])
     where = options.where
     if callable(where) and not hasattr(where, "__array__"):
@@ -97,7 +143,7 @@ def _search(
         check_metric(options.metric)
     head = open_head(snapshot)
     exact = options.exact or options.recall == 1 or head is None or not batch.size or not np.prod(leading)
-    metric = options.metric or (default_metric if head is None else head.metric)
+    metric = check_metric(options.metric or (metric_of(array) if head is None else head.metric))
     if head is not None and metric != head.metric and not exact:
         raise SearchError(
             f"metric={metric!r}: the index of array {source.name!r} is for {head.metric!r}. Leave the metric out, ask for "
@@ -108,42 +154,35 @@ def _search(
             raise SearchError(of_another(snapshot, head))
         head = None
     bits = options.bits or (8 if head is None else int(head.options["bits"]))
-    exact = exact or (metric != "cosine" and bool(np.abs(batch).max(initial=0) > _LARGEST))
+    exact = exact or _are_too_large(batch, metric)
     if head is None or exact or are_few_selected(source, mask, head, options, wanted, len(batch), bits):
         hits = search_bounded(
             snapshot,
             head,
             queries,
             wanted,
-            metric=check_metric(metric),
+            metric=metric,
             where=mask,
             include_vectors=VECTORS in options.include,
             memory_bytes=options.memory_bytes,
         )
-    else:
-        index = open_index(snapshot, head)
-        asked = Asked(
-            queries=batch,
-            k=wanted,
-            recall=float(options.recall),
-            nprobe=None if options.nprobe is None else int(options.nprobe),
-            bits=bits,
-            rerank=options.rerank,
-            where=mask,
-            memory_bytes=options.memory_bytes,
-        )
-        answer = search_lists(snapshot, index, asked)
-        hits = _hits(snapshot, answer, single=single, vectors=VECTORS in options.include)
-    columns = {
-        name: read_rows(sibling(source, name), hits.ids, len(leading))
-        for name in options.include
-        if name != VECTORS
-    }
-    stats = replace(hits.stats, seconds=time.perf_counter() - started)
-    if hits.stats.nprobe is not None:
-        traffic = snapshot.stats
-        stats = replace(stats, requests=traffic.requests, bytes_read=traffic.bytes, rounds=traffic.rounds)
-    return replace(hits, columns=columns, stats=stats)
+        return _with_columns(hits, snapshot, options, started)
+    asked = Asked(
+        k=wanted,
+        recall=float(options.recall),
+        nprobe=None if options.nprobe is None else int(options.nprobe),
+        bits=bits,
+        rerank=options.rerank,
+        where=mask,
+        memory_bytes=options.memory_bytes,
+    )
+    prepared = prepare(snapshot, open_index(snapshot, head), asked)
+    latest.keep(options, prepared)
+    return _through_lists(prepared, snapshot, batch, single=single, options=options, started=started)
+
+
+def _are_too_large(batch: npt.NDArray[np.float64], metric: Metric) -> bool:
+    return metric != "cosine" and bool(np.abs(batch).max(initial=0) > _LARGEST)
 
 
 def are_few_selected(
@@ -172,25 +211,34 @@ def are_few_selected(
     return are_few(grid, selected, head, depth, queries=queries, bits=bits)
 
 
-def _hits(snapshot: Snapshot, answer: Answer, *, single: bool, vectors: bool) -> Hits:
+def _through_lists(
+    prepared: Prepared,
+    snapshot: Snapshot,
+    batch: npt.NDArray[np.float64],
+    *,
+    single: bool,
+    options: Options,
+    started: float,
+) -> Hits:
+    answer = search_lists(prepared, snapshot, batch)
     leading = snapshot.array.shape[:-1]
     shape = answer.ids.shape[1:] if single else answer.ids.shape
     ids = np.ascontiguousarray(answer.ids).reshape(shape)
     with np.errstate(over="ignore"):
         distances = answer.distances.astype(np.float32).reshape(shape)
-    places: tuple[Any, ...] = (
-        np.unravel_index(ids, leading) if ids.size else tuple(ids.copy() for _ in leading)
-    )
-    return Hits(
+    hits = Hits(
         ids=ids,
         distances=distances,
-        indices=tuple(place.astype(np.int64, copy=False) for place in places),
-        vectors=read_rows(snapshot.array, ids, len(leading)) if vectors else None,
+        indices=_places(ids, leading),
+        vectors=read_rows(snapshot.array, ids, len(leading)) if VECTORS in options.include else None,
         stats=SearchStats(
             vectors=answer.exact_rows,
             bytes_decoded=0,
             chunks_read=0,
-            seconds=0.0,
+            seconds=time.perf_counter() - started,
+            requests=snapshot.stats.requests,
+            bytes_read=snapshot.stats.bytes,
+            rounds=snapshot.stats.rounds,
             nprobe=answer.depth.nprobe,
             reranked=answer.depth.rerank,
             lists=answer.lists,
@@ -199,6 +247,25 @@ def _hits(snapshot: Snapshot, answer: Answer, *, single: bool, vectors: bool) ->
             stages=answer.seconds,
         ),
     )
+    return _with_columns(hits, snapshot, options, started)
+
+
+def _places(ids: npt.NDArray[np.int64], leading: tuple[int, ...]) -> tuple[npt.NDArray[np.int64], ...]:
+    """Return ids as positions on each axis."""
+    if len(leading) == 1 or not ids.size:
+        return tuple(ids.copy() for _ in leading)
+    return tuple(place.astype(np.int64, copy=False) for place in np.unravel_index(ids, leading))
+
+
+def _with_columns(hits: Hits, snapshot: Snapshot, options: Options, started: float) -> Hits:
+    """Return the hits with what is asked for of the arrays beside, and the seconds up to now."""
+    names = [name for name in options.include if name != VECTORS]
+    if not names and hits.stats.nprobe is not None:
+        return hits
+    axes = snapshot.array.ndim - 1
+    columns = {name: read_rows(sibling(snapshot.array, name), hits.ids, axes) for name in names}
+    stats = replace(hits.stats, seconds=time.perf_counter() - started)
+    return replace(hits, columns=columns, stats=stats)
 
 
 def as_include(include: Collection[str]) -> tuple[str, ...]:

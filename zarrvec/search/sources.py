@@ -84,6 +84,13 @@ class Versioned:
         """The store, for messages."""
         return self.repository.place.name
 
+    def is_current(self) -> bool:
+        """Return whether a search that begins now sees this version, as far as that is known without a request."""
+        if self.token is None or self.repository.transaction is not None:
+            return False
+        view = self.repository.view_at_hand()
+        return view is not None and view.version is self.view.version
+
     def place_of(self, path: str) -> StorePath:
         """Return where a group is written. It is the root of a store, for zarr refuses to nest one in an array."""
         return StorePath(ZarrVecStore(self.repository, path))

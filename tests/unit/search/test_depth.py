@@ -7,6 +7,7 @@ import msgspec
 import numpy as np
 import pytest
 
+from zarrvec.search import kernels
 from zarrvec.search.depth import Compass, candidates_for, depth_for, waves
 from zarrvec.search.head import Curve, Head
 from zarrvec.search.metrics import METRICS
@@ -61,7 +62,11 @@ def test_ranking_again_must_be_worth_its_round():
 
 @pytest.mark.parametrize("metric", METRICS)
 @pytest.mark.parametrize("nprobe", [1, 5, 40, 99])
-def test_probes_are_the_lists_of_least_key(metric, nprobe):
+@pytest.mark.parametrize("compiled", [False, True])
+def test_probes_are_the_lists_of_least_key(metric, nprobe, compiled, monkeypatch):
+    monkeypatch.setattr(kernels, "_numba", kernels._Numba())
+    if compiled:
+        kernels._numba.module = pytest.importorskip("zarrvec.search._numba_kernels")
     random = np.random.default_rng(0)
     centroids, queries = random.normal(size=(40, 6)).astype("f4"), random.normal(size=(9, 6)).astype("f4")
     radii = random.random(40).astype("f4")
@@ -76,7 +81,17 @@ def test_probes_are_the_lists_of_least_key(metric, nprobe):
     np.testing.assert_allclose(
         probes.products, np.take_along_axis(queries @ centroids.T, expected, axis=1), rtol=1e-5
     )
-    assert (probes.nearest >= 0).all()
+    away = (squares - 2 * queries.astype("f8") @ centroids.T + lengths**2).min(axis=1)
+    np.testing.assert_allclose(probes.nearest, away, rtol=1e-5)
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_of_lists_with_one_key_the_first(compiled, monkeypatch):
+    monkeypatch.setattr(kernels, "_numba", kernels._Numba())
+    if compiled:
+        kernels._numba.module = pytest.importorskip("zarrvec.search._numba_kernels")
+    probes = Compass.of(np.ones((9, 3), "f4"), np.ones(9, "f4"), "l2").probe(np.ones((2, 3), "f4"), 9)
+    assert probes.lists.tolist() == [list(range(9))] * 2
 
 
 def test_one_list():

@@ -1,5 +1,6 @@
 """Does a search through an index say clearly what it can't do, and is it right where there is little to find?"""
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -7,7 +8,9 @@ import pytest
 import zarr
 from zarr.storage import MemoryStore
 
+import zarrvec
 from zarrvec.errors import OptionError, SearchError
+from zarrvec.search import approximate, searching
 
 WIDTH = 8
 METRICS = ("cosine", "l2", "ip")
@@ -164,3 +167,80 @@ def test_deleted_rows_are_not_found_exactly_either(array):
         ids = copy.vec.search(array[5], 400, **options).ids.tolist()
         assert not {5, 7} & set(ids)
         assert 6 in ids
+
+
+class TestSearchesLikeTheOneBefore:
+    @pytest.fixture
+    def prepared(self, monkeypatch):
+        """Which searches were prepared."""
+        calls = []
+
+        def prepare(snapshot, index, asked):
+            calls.append(asked)
+            return approximate.prepare(snapshot, index, asked)
+
+        monkeypatch.setattr(searching, "prepare", prepare)
+        return calls
+
+    @pytest.fixture
+    def emb(self, tmp_path):
+        root = zarr.open_group(f"zarrvec://{tmp_path}/data.zarr", mode="a")
+        made = root.create_array("emb", data=rows(400), chunks=(50, WIDTH))
+        made.vec.build_index(metric="l2")
+        return made
+
+    def test_are_prepared_once(self, emb, prepared):
+        first = emb.vec.search(emb[7], 3)
+        second = emb.vec.search(emb[7], 3)
+        assert second.ids.tolist() == first.ids.tolist()
+        assert second.distances.tolist() == first.distances.tolist()
+        assert (first.stats.lists, first.stats.entries) == (second.stats.lists, second.stats.entries)
+        assert emb.vec.search(emb[:9], 3).ids[7].tolist() == first.ids.tolist()
+        assert len(prepared) == 1
+
+    def test_see_what_was_written_since(self, emb, prepared):
+        emb.vec.search(emb[7], 1)
+        emb[399] = emb[7] + 9
+        assert emb.vec.search(emb[399], 1).ids.tolist() == [399]
+        zarrvec.append(emb, emb[:1] - 9)
+        assert emb.vec.search(emb[400], 1).ids.tolist() == [400]
+        emb.vec.delete([400])
+        assert emb.vec.search(emb[400], 1).ids.tolist() != [400]
+        with zarrvec.transaction(emb):
+            emb[3] = 99
+            assert emb.vec.search(np.full(WIDTH, 99), 1).ids.tolist() == [3]
+        assert emb.vec.search(np.full(WIDTH, 99), 1).ids.tolist() == [3]
+        assert len(prepared) == 6
+
+    def test_are_prepared_anew_for_other_options(self, emb, prepared):
+        emb.vec.search(emb[7], 3)
+        assert emb.vec.search(emb[7], 4).ids.shape == (4,)
+        assert emb.vec.search(emb[7], 4, where=[1, 2, 5]).ids.tolist() != []
+        assert emb.vec.search(emb[7], 4, recall=0.5).stats.nprobe is not None
+        assert emb.vec.search(emb[7], 4, include="vectors").vectors.shape == (4, WIDTH)
+        assert emb.vec.search(emb[7], 4, exact=True).stats.nprobe is None
+        asked = [(one.k, one.recall) for one in prepared if one.where is None]
+        assert asked == [(3, 0.95), (4, 0.95), (4, 0.5), (4, 0.95)]
+
+    @pytest.mark.parametrize("queries", [np.ones(WIDTH + 1), np.full(WIDTH, np.nan), np.ones((1, 1, WIDTH))])
+    def test_refuse_what_the_first_refuses(self, emb, queries):
+        with pytest.raises(SearchError) as first:
+            emb.vec.search(queries)
+        emb.vec.search(emb[7])
+        with pytest.raises(SearchError) as second:
+            emb.vec.search(queries)
+        assert str(first.value) == str(second.value)
+
+    def test_take_no_hits_and_queries_beyond_float32_as_the_first_does(self, emb, prepared):
+        emb.vec.search(emb[7], 3)
+        assert emb.vec.search(np.empty((0, WIDTH)), 3).ids.shape == (0, 3)
+        far = np.full(WIDTH, 1e30)
+        assert emb.vec.search(far, 3).stats.nprobe is None
+        assert len(prepared) == 1
+
+    def test_threads_share_them(self, emb):
+        queries = np.asarray(emb[:40])
+        expected = emb.vec.search(queries, 5).ids.tolist()
+        with ThreadPoolExecutor(4) as pool:
+            found = list(pool.map(lambda query: emb.vec.search(query, 5).ids.tolist(), queries))
+        assert found == expected
