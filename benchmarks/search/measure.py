@@ -4,7 +4,8 @@ All that is compared takes turns: a repetition goes through all lines before the
 machine does is shared by all.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
@@ -102,6 +103,10 @@ def appends(lines: Sequence[Line], *, proxy: S3Proxy, start: Start, fresh: Calla
                 found = [worker.ask("find_appended", query=number) for number in range(_FOUND_QUERIES)]
                 with proxy.counting() as more_count:
                     more_seconds = worker.ask("append", more=MORE_ROWS)["seconds"]
+            if latency:
+                more_bytes = more_count.stats.bytes_in
+            else:
+                put_seconds = place.put_seconds(more_bytes)
             place.clear()
             line.values[f"append_{'s3' if latency else 'loopback'}"] = {
                 "seconds": seconds,
@@ -109,7 +114,7 @@ def appends(lines: Sequence[Line], *, proxy: S3Proxy, start: Start, fresh: Calla
                 "found": sum(answer["found"] for answer in found) / len(found),
                 "more_seconds": more_seconds,
                 **(_counts(count.stats) if latency else {}),
-                **({"more_requests": more_count.total_requests} if latency else {}),
+                **({"more_requests": more_count.total_requests} if latency else {"put_seconds": put_seconds}),
             }
 
 
@@ -121,21 +126,32 @@ def _one_process(
     settings = line.prepared.cold[str(line.target)].settings
     with start(line.entry) as worker:
         line.add("import_seconds", worker.import_seconds)
-        for name, command, arguments in _searches(place, settings, first):
-            if proxy is None:
-                line.add(f"{kind}_{name}", worker.ask(command, **arguments))
-                continue
-            with proxy.counting() as count:
-                answer = worker.ask(command, **arguments)
-            line.add(f"{kind}_{name}", {**answer, **_counts(count.stats)})
+        opened = _asked(worker, proxy, "open", place=place.to_json(), settings=settings)
+        answered = _asked(worker, proxy, "warm", query=first)
+        line.add(f"{kind}_opened", answered)
+        line.add(f"{kind}_cold", _together(opened, answered))
+        for query in range(first + 1, first + 1 + _WARM_QUERIES):
+            line.add(f"{kind}_warm", _asked(worker, proxy, "warm", query=query))
 
 
-def _searches(
-    place: Place, settings: dict[str, Any], first: int
-) -> Iterator[tuple[str, str, dict[str, Any]]]:
-    yield "cold", "cold", {"place": place.to_json(), "settings": settings, "query": first}
-    for query in range(first + 1, first + 1 + _WARM_QUERIES):
-        yield "warm", "warm", {"query": query}
+def _asked(worker: WorkerProcess, proxy: S3Proxy | None, command: str, **arguments: Any) -> dict[str, Any]:
+    """Return the answer to a command, and the requests that it took."""
+    if proxy is None:
+        answer: dict[str, Any] = worker.ask(command, **arguments)
+        return answer
+    with proxy.counting() as count:
+        answer = worker.ask(command, **arguments)
+    return {**answer, **_counts(count.stats)}
+
+
+def _together(*answers: dict[str, Any]) -> dict[str, Any]:
+    """Return the sums of what each of some answers, one after the other, has taken."""
+    return {
+        name: dict(sum((Counter(answer[name]) for answer in answers), Counter()))
+        if name == "kinds"
+        else sum(answer[name] for answer in answers)
+        for name in answers[0]
+    }
 
 
 def _proxied(line: Line, proxy: S3Proxy) -> Place:

@@ -1,7 +1,10 @@
 """Where does a system keep its data: on the S3 server, or in a local copy?"""
 
 import dataclasses
+import os
 import shutil
+import statistics
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +13,8 @@ import obstore
 from obstore.store import S3Store
 
 from zarrvec.testing.s3server import S3Bucket
+
+_PUTS = 5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,6 +65,16 @@ class Place:
         for path in sorted(directory.rglob("*")):
             if path.is_file():
                 obstore.put(store, path.relative_to(directory).as_posix(), path)
+
+    def put_seconds(self, size_bytes: int) -> float:
+        """Return what one PUT of so many bytes takes: the median of some."""
+        store, data = self.store(), os.urandom(size_bytes)
+        taken = []
+        for _ in range(_PUTS):
+            start = time.perf_counter()
+            obstore.put(store, "one-object", data, use_multipart=False)
+            taken.append(time.perf_counter() - start)
+        return statistics.median(taken)
 
     def clear(self) -> None:
         """Delete all objects."""

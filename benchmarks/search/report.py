@@ -25,8 +25,8 @@ _PREFACE = """\
 
 Written by `python -m benchmarks.search.run`; what it does is told in the docstrings of `benchmarks/search`. All systems
 of a data set took turns in one run against one S3 server (SeaweedFS, on the same machine). Cold is from a fresh process that
-has imported everything, from opening to the answer of one query; warm is another query in that process. {latency} ms is what a
-proxy lets pass before the first byte of every response. Numbers are medians, with the least and the most behind them.
+has imported everything, from opening to the answer of one query; "from open" is what of that follows once store or table is
+open; warm is another query in that process. {latency} ms is what a proxy lets pass before the first byte of every response. Numbers are medians, with the least and the most behind them.
 A round is a wait: requests that overlap are one. Settings of the others are the cheapest of a sweep that reach the recall; zarrvec
 is only told the recall. LanceDB is measured by its own interface and by that of its engine, which reads less to open a table.
 Recall is over all queries, none of which is among the rows, and counts ties as right.
@@ -89,6 +89,9 @@ def _from_s3() -> Columns:
         ("requests", lambda line: _spread(_of(line, "s3_cold", "requests"))),
         ("MB", lambda line: _spread(_of(line, "s3_cold", "bytes", 1e-6), 2)),
         ("cold ms", lambda line: _spread(_of(line, "s3_cold", "ms"))),
+        ("from open: rounds", lambda line: _spread(_of(line, "s3_opened", "rounds"))),
+        ("from open: requests", lambda line: _spread(_of(line, "s3_opened", "requests"))),
+        ("from open: ms", lambda line: _spread(_of(line, "s3_opened", "ms"))),
         ("warm rounds", lambda line: _spread(_of(line, "s3_warm", "rounds"))),
         ("warm requests", lambda line: _spread(_of(line, "s3_warm", "requests"))),
         ("warm ms", lambda line: _spread(_of(line, "s3_warm", "ms"))),
@@ -128,6 +131,10 @@ def _made() -> Columns:
             "rows/s, loopback",
             lambda line: f"{MORE_ROWS / line['append_loopback']['more_seconds']:,.0f}",
         ),
+        (
+            "rows/s, were it one PUT of these bytes",
+            lambda line: f"{MORE_ROWS / line['append_loopback']['put_seconds']:,.0f}",
+        ),
         ("found", lambda line: f"{line['append_s3']['found']:.0%}"),
     ]
 
@@ -140,7 +147,8 @@ def _comparisons(lines: Sequence[Line]) -> list[str]:
         lance = [line for line in others if line["entry"].startswith("lance")]
         faiss = [line for line in others if line["entry"] == "faiss_ivf_sq8"]
         if lance:
-            found.append(_ratio(ours, lance, "cold ms at the latency", _cold_ms, min))
+            found.append(_ratio(ours, lance, "cold ms at the latency", partial(_median_ms, "s3_cold"), min))
+            found.append(_ratio(ours, lance, "the same from open", partial(_median_ms, "s3_opened"), min))
         for batch in BATCHES:
             found += [
                 _ratio(ours, peers, f"queries/s, {batch} at once", partial(_median_qps, batch), max)
@@ -164,8 +172,8 @@ def _ratio(
     )
 
 
-def _cold_ms(line: Line) -> float:
-    return statistics.median(_of(line, "s3_cold", "ms"))
+def _median_ms(name: str, line: Line) -> float:
+    return statistics.median(_of(line, name, "ms"))
 
 
 def _median_qps(batch: int, line: Line) -> float:

@@ -57,14 +57,16 @@ class Tasks:
             "build_memory_bytes": _peak_memory_bytes(),
         }
 
-    def cold(self, *, place: dict[str, Any], settings: dict[str, Any], query: int) -> dict[str, Any]:
-        """Open, and answer one query: the time of both together."""
+    def open(self, *, place: dict[str, Any], settings: dict[str, Any]) -> dict[str, Any]:
+        """Open the store, the table, or the index."""
         target = Place.from_json(place)
-        asked = self.problem.queries[query : query + 1]
         start = time.perf_counter()
         self.searcher = self.system.open(self.problem, target, settings)
-        self.searcher.search(asked)
         return {"ms": (time.perf_counter() - start) * 1e3}
+
+    def cold(self, *, place: dict[str, Any], settings: dict[str, Any], query: int) -> dict[str, Any]:
+        """Open, and answer one query: the time of both together."""
+        return {"ms": self.open(place=place, settings=settings)["ms"] + self.warm(query=query)["ms"]}
 
     def warm(self, *, query: int) -> dict[str, Any]:
         """Answer another query with what is open."""
