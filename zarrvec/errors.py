@@ -93,5 +93,9 @@ class CorruptError(StoredBytesError):
     """A checksum, length or structure does not hold."""
 
 
+class CorruptShardError(CorruptError, ValueError):
+    """A shard of Zarr's own format is damaged; also a `ValueError`, as what zarr's own codec raises then."""
+
+
 class FormatVersionError(StoredBytesError):
     """The store was written by a newer zarrvec, or with a feature that this one does not know."""
