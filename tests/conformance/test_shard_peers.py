@@ -75,7 +75,9 @@ READERS = {
     "zarrs": lambda path: read_zarr(path, ZARRS),
     "tensorstore": lambda path: open_tensorstore(path).read().result(),
 }
-PAIRS = [("ours", reader) for reader in READERS] + [(writer, "ours") for writer in WRITERS if writer != "ours"]
+PAIRS = [("ours", reader) for reader in READERS] + [
+    (writer, "ours") for writer in WRITERS if writer != "ours"
+]
 
 
 @pytest.mark.parametrize(
@@ -100,7 +102,9 @@ def test_data_types(tmp_path, writer, reader, dtype):
 
 @pytest.mark.filterwarnings("ignore:The data type:zarr.errors.UnstableSpecificationWarning")
 @pytest.mark.parametrize("dtype", ["str", "bytes"])
-@pytest.mark.parametrize(("writer", "reader"), [("ours", "zarr"), ("zarr", "ours"), ("ours", "zarrs"), ("zarrs", "ours")])
+@pytest.mark.parametrize(
+    ("writer", "reader"), [("ours", "zarr"), ("zarr", "ours"), ("ours", "zarrs"), ("zarrs", "ours")]
+)
 def test_variable_length(tmp_path, writer, reader, dtype):
     kind = zarr.dtype.VariableLengthBytes() if dtype == "bytes" else str
     data = np.array([["x" * (row * col % 9) for col in range(6)] for row in range(20)], dtype=object)
@@ -112,7 +116,10 @@ def test_variable_length(tmp_path, writer, reader, dtype):
         array = zarr.open_array(LocalStore(path), mode="r+")
         array[:] = data
         array[3:7, 2] = data[3:7, 2]
-    assert read_zarr(path, ZARRS if reader == "zarrs" else OURS if reader == "ours" else ZARR).tolist() == data.tolist()
+    assert (
+        read_zarr(path, ZARRS if reader == "zarrs" else OURS if reader == "ours" else ZARR).tolist()
+        == data.tolist()
+    )
 
 
 @pytest.mark.parametrize("location", ["end", "start"])
@@ -123,7 +130,9 @@ def test_the_bytes_are_zarrs(tmp_path, codecs, location):
         create(tmp_path / name, "i4", codecs, location)
         write_zarr(tmp_path / name, data, config)
         write_zarr(tmp_path / name, data[::-1], config)
-    files = {name: sorted(p for p in (tmp_path / name).rglob("*") if p.is_file()) for name in ("ours", "zarr")}
+    files = {
+        name: sorted(p for p in (tmp_path / name).rglob("*") if p.is_file()) for name in ("ours", "zarr")
+    }
     assert [p.relative_to(tmp_path / "ours") for p in files["ours"]] == [
         p.relative_to(tmp_path / "zarr") for p in files["zarr"]
     ]

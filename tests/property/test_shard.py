@@ -33,11 +33,18 @@ def layouts(draw):
 def selections(shape):
     """A selection and the accessor that takes it."""
     basic = st.tuples(
-        *(st.slices(size).filter(lambda part: part.step is None or part.step > 0) | st.integers(0, size - 1) for size in shape)
+        *(
+            st.slices(size).filter(lambda part: part.step is None or part.step > 0) | st.integers(0, size - 1)
+            for size in shape
+        )
     )
-    axes = [st.lists(st.integers(0, size - 1), min_size=1, max_size=4, unique=True).map(sorted) for size in shape]
+    axes = [
+        st.lists(st.integers(0, size - 1), min_size=1, max_size=4, unique=True).map(sorted) for size in shape
+    ]
     orthogonal = st.tuples(*axes)
-    points = st.lists(st.tuples(*(st.integers(0, size - 1) for size in shape)), min_size=1, max_size=5, unique=True)
+    points = st.lists(
+        st.tuples(*(st.integers(0, size - 1) for size in shape)), min_size=1, max_size=5, unique=True
+    )
     return (
         st.tuples(st.just("basic"), basic)
         | st.tuples(st.just("orthogonal"), orthogonal)
@@ -80,12 +87,18 @@ def test_as_numpy_and_as_zarr(store, tmp_path_factory, data):
         if data.draw(st.booleans()):
             shape_written = where[index].shape
             number = data.draw(st.sampled_from([fill_value, 1, -5]))
-            value = number if data.draw(st.booleans()) else np.full(shape_written, number, "i2") + np.arange(
-                np.prod(shape_written, dtype=int)).reshape(shape_written).astype("i2") % 3
+            value = (
+                number
+                if data.draw(st.booleans())
+                else np.full(shape_written, number, "i2")
+                + np.arange(np.prod(shape_written, dtype=int)).reshape(shape_written).astype("i2") % 3
+            )
             where[index] = value
             target, key = select(arrays["ours"], how, what)
             target[key] = value
-            if how == "orthogonal" and OLD:  # zarr 3.1 fails to write these to shards, so it gets them as points
+            if (
+                how == "orthogonal" and OLD
+            ):  # zarr 3.1 fails to write these to shards, so it gets them as points
                 how, what = "points", list(itertools.product(*what))
                 value = np.broadcast_to(value, shape_written).reshape(-1)
             target, key = select(arrays["zarr"], how, what)
@@ -102,4 +115,8 @@ def test_as_numpy_and_as_zarr(store, tmp_path_factory, data):
 def contents(store):
     if isinstance(store, MemoryStore):
         return {key: value.to_bytes() for key, value in store._store_dict.items()}
-    return {str(path.relative_to(store.root)): path.read_bytes() for path in store.root.rglob("*") if path.is_file()}
+    return {
+        str(path.relative_to(store.root)): path.read_bytes()
+        for path in store.root.rglob("*")
+        if path.is_file()
+    }
