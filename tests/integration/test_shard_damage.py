@@ -136,6 +136,14 @@ def test_entries_that_overlap_are_read_once():
     assert array[10:20].tolist() == list(range(1, 11))
 
 
+def test_an_inner_chunk_of_no_bytes_is_refused_by_its_codec(store):
+    array = create(store)
+    put_entry(store, 1, 40, 0)
+    with pytest.raises(ValueError, match="reshape"):
+        array[15]
+    assert array[25:35].tolist() == list(range(25, 35))
+
+
 def test_damage_to_an_inner_chunk_is_the_inner_codecs_to_find():
     store = MemoryStore()
     zarr.create_array(

@@ -7,29 +7,28 @@ Source: the Zarr core specification's codec ``sharding_indexed``; ``specs/codecs
 """
 
 import asyncio
-from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from math import prod
-from typing import Any, Final, Self, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import numpy as np
 from zarr.abc.store import ByteGetter, ByteSetter
 from zarr.codecs.sharding import ShardingCodec as ZarrShardingCodec
 from zarr.codecs.sharding import _ShardingByteGetter, _ShardingByteSetter
-from zarr.core import chunk_grids
 from zarr.core.buffer import Buffer, NDBuffer, default_buffer_prototype
 from zarr.core.codec_pipeline import BatchedCodecPipeline, fill_value_or_default
 from zarr.core.indexing import CoordinateIndexer, get_indexer
 from zarr.storage import StorePath
 
 from zarrvec.codecs.shard_cache import INDEXES
-from zarrvec.codecs.shard_guard import guard_of, name_of_store
+from zarrvec.codecs.shard_guard import guard_of
 from zarrvec.codecs.shard_index import Coords, ShardIndex, Span, plan_reads
+from zarrvec.codecs.shard_place import Shard
 from zarrvec.codecs.shard_sources import IndexRead, ShardChangedError, ShardSource, source_of
 from zarrvec.errors import CorruptShardError, StorageError
 from zarrvec.faces.chain import Chain, merge_chunk
-from zarrvec.faces.pipeline import _decoded_bytes, _workers
-from zarrvec.layout.coalesce import GAP_BYTES, READ_BYTES
+from zarrvec.faces.pipeline import _workers
 
 REDO_LIMIT: Final = 20
 """How often a read is redone since others wrote the shard between its index and its data."""
@@ -66,18 +65,11 @@ class ShardingCodec(ZarrShardingCodec):
     ) -> NDBuffer | None:
         if not _is_ours(byte_getter, shard_spec):
             return await super()._decode_partial_single(byte_getter, selection, shard_spec)
-        shard = _Shard.of(self, byte_getter, shard_spec)
+        shard = Shard.of(self, byte_getter, shard_spec)
         indexer: Any = get_indexer(selection, shape=shard_spec.shape, chunk_grid=shard.inner_grid)
-        guard = guard_of(shard.key)
-        seen = guard.seen()
         source = source_of(shard.place, shard_spec.prototype)
         try:
-            out = None if seen is None else await self._read(shard, source, indexer, seen)
-            if not guard.unless_changed(
-                seen
-            ):  # a writer of this process was at work: it has its turn, then this reader
-                async with guard.turn(changes=False):
-                    out = await self._read(shard, source, indexer, None)
+            out = await self._read_in_peace(shard, source, indexer)
         finally:
             source.close()
         if out is not None and hasattr(indexer, "sel_shape"):
@@ -90,11 +82,8 @@ class ShardingCodec(ZarrShardingCodec):
         if not _is_ours(byte_setter, shard_spec):
             await super()._encode_partial_single(byte_setter, shard_array, selection, shard_spec)
             return
-        shard = _Shard.of(self, byte_setter, shard_spec)
-        indexer: Any = get_indexer(selection, shape=shard_spec.shape, chunk_grid=shard.inner_grid)
-        if isinstance(indexer, CoordinateIndexer) and len(shard_array.shape) > 1:
-            shard_array = shard_array.reshape(indexer.shape)  # what an orthogonal selection writes
-        projections = list(indexer)
+        shard = Shard.of(self, byte_setter, shard_spec)
+        projections, shard_array = self._project(shard, selection, shard_array)
         complete = len(projections) == prod(shard.grid) and all(
             is_complete for *_, is_complete in projections
         )
@@ -119,15 +108,42 @@ class ShardingCodec(ZarrShardingCodec):
         if not _is_ours(byte_setter, shard_spec):
             super()._encode_partial_sync(byte_setter, value, selection, shard_spec)  # type: ignore[misc]
             return
-        shard = _Shard.of(self, byte_setter, shard_spec)
+        shard = Shard.of(self, byte_setter, shard_spec)
         with guard_of(shard.key).turn_sync():
             try:
                 super()._encode_partial_sync(byte_setter, value, selection, shard_spec)  # type: ignore[misc]
             finally:
                 INDEXES.drop(shard.key)
 
+    def _project(self, shard: Shard, selection: Any, value: NDBuffer) -> tuple[Sequence[Any], NDBuffer]:
+        """Say which part of a value goes where."""
+        newer: Any = getattr(self, "_get_shard_indexer_and_value", None)
+        if newer is not None:
+            projected: tuple[Sequence[Any], NDBuffer] = newer(selection, shard.spec, value)
+            return projected
+        indexer: Any = get_indexer(selection, shape=shard.spec.shape, chunk_grid=shard.inner_grid)
+        if isinstance(indexer, CoordinateIndexer) and len(value.shape) > 1:
+            value = value.reshape(indexer.shape)  # of an orthogonal selection, which zarr 3.1 fails to write
+        return list(indexer), value
+
+    async def _read_in_peace(self, shard: Shard, source: ShardSource, indexer: Any) -> NDBuffer | None:
+        """Read a shard as it was before or after whatever this process writes to it."""
+        guard = guard_of(shard.key)
+        seen = guard.seen()
+        if seen is not None:
+            try:
+                out = await self._read(shard, source, indexer, seen)
+            except Exception:
+                if guard.unless_changed(seen):
+                    raise
+            else:
+                if guard.unless_changed(seen):
+                    return out
+        async with guard.turn(changes=False):
+            return await self._read(shard, source, indexer, None)
+
     async def _read(
-        self, shard: "_Shard", source: ShardSource, indexer: Any, seen: int | None
+        self, shard: Shard, source: ShardSource, indexer: Any, seen: int | None
     ) -> NDBuffer | None:
         """Read what an indexer selects; None if there is no shard."""
         projections = list(indexer)
@@ -164,7 +180,7 @@ class ShardingCodec(ZarrShardingCodec):
             "share it, or read it whole."
         ) from failure
 
-    async def _read_index(self, shard: "_Shard", source: ShardSource, seen: int | None) -> ShardIndex | None:
+    async def _read_index(self, shard: Shard, source: ShardSource, seen: int | None) -> ShardIndex | None:
         length = self._shard_index_size(shard.grid)
         try:
             read = await source.read_index(length, at_start=self._index_is_first)
@@ -180,7 +196,7 @@ class ShardingCodec(ZarrShardingCodec):
             guard_of(shard.key).unless_changed(seen, lambda: INDEXES.put(shard.key, index))
         return index
 
-    async def _parse_index(self, shard: "_Shard", read: IndexRead) -> ShardIndex:
+    async def _parse_index(self, shard: Shard, read: IndexRead) -> ShardIndex:
         length = self._shard_index_size(shard.grid)
         if len(read.data) != length:
             raise shard.truncated(len(read.data), length)
@@ -197,7 +213,7 @@ class ShardingCodec(ZarrShardingCodec):
         return ShardIndex(name=shard.name, entries=entries, version=read.version, size_bytes=read.size_bytes)
 
     async def _fetch(
-        self, shard: "_Shard", source: ShardSource, index: ShardIndex, wanted: list[Coords]
+        self, shard: Shard, source: ShardSource, index: ShardIndex, wanted: list[Coords]
     ) -> Chunks | None:
         """Read inner chunks; None if the shard is gone."""
         spans = index.locate(wanted)
@@ -210,7 +226,7 @@ class ShardingCodec(ZarrShardingCodec):
                 return None
             index = replace(index, size_bytes=size)
             spans = index.locate(wanted)
-        places = list(spans)
+        places = [span for span in spans if span.length]
         reads = plan_reads(
             places, gap_bytes=shard.gap_bytes, read_bytes=shard.read_bytes, size_bytes=index.size_bytes
         )
@@ -226,7 +242,10 @@ class ShardingCodec(ZarrShardingCodec):
         if parts is None:
             INDEXES.drop(shard.key)
             return None
-        chunks: Chunks = {}
+        nothing = shard.spec.prototype.buffer.create_zero_length()
+        chunks: Chunks = {
+            coords: nothing for span, owners in spans.items() if not span.length for coords in owners
+        }
         for read, part in zip(reads, parts, strict=True):
             if len(part) < read.length:
                 replace(index, size_bytes=read.start + len(part)).locate(wanted)
@@ -236,7 +255,7 @@ class ShardingCodec(ZarrShardingCodec):
                 chunks.update(dict.fromkeys(spans[places[number]], data))
         return chunks
 
-    async def _read_all(self, shard: "_Shard") -> Chunks:
+    async def _read_all(self, shard: Shard) -> Chunks:
         """Read a whole shard; nothing if there is none."""
         data = await shard.place.get(shard.spec.prototype)
         if data is None:
@@ -251,7 +270,7 @@ class ShardingCodec(ZarrShardingCodec):
         return chunks
 
     async def _decode_into(
-        self, shard: "_Shard", chunks: Chunks, indexer: Any, projections: Sequence[Any]
+        self, shard: Shard, chunks: Chunks, indexer: Any, projections: Sequence[Any]
     ) -> NDBuffer:
         spec = shard.spec
         out: NDBuffer = spec.prototype.nd_buffer.empty(
@@ -280,9 +299,7 @@ class ShardingCodec(ZarrShardingCodec):
         await _in_threads(decode, len(projections), shard.chunk_bytes)
         return out
 
-    async def _merge(
-        self, shard: "_Shard", chunks: Chunks, projections: Sequence[Any], value: NDBuffer
-    ) -> None:
+    async def _merge(self, shard: Shard, chunks: Chunks, projections: Sequence[Any], value: NDBuffer) -> None:
         """Write a value over inner chunks, and encode them."""
         chain = self._chain()
         if chain is None:
@@ -319,58 +336,6 @@ class ShardingCodec(ZarrShardingCodec):
     def _index_is_first(self) -> bool:
         location: Any = self.index_location  # an enumeration on 3.1, a string later
         return bool(getattr(location, "value", location) == "start")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Shard:
-    """One shard, and what its array says of it."""
-
-    place: StorePath
-    key: Hashable
-    spec: Any
-    chunk_spec: Any
-    grid: tuple[int, ...]
-
-    @classmethod
-    def of(cls, codec: ShardingCodec, place: Any, spec: Any) -> Self:
-        return cls(
-            place=place,
-            key=(name_of_store(place.store), place.path),
-            spec=spec,
-            chunk_spec=codec._get_chunk_spec(spec),
-            grid=codec._get_chunks_per_shard(spec),
-        )
-
-    @property
-    def name(self) -> str:
-        return str(self.place)
-
-    @property
-    def inner_grid(self) -> Any:
-        newer: Any = chunk_grids.ChunkGrid
-        if hasattr(newer, "from_sizes"):
-            return newer.from_sizes(self.spec.shape, self.chunk_spec.shape)
-        return chunk_grids.RegularChunkGrid(chunk_shape=self.chunk_spec.shape)
-
-    @property
-    def chunk_bytes(self) -> int:
-        """Of an inner chunk, decoded."""
-        return _decoded_bytes(self.chunk_spec)
-
-    @property
-    def gap_bytes(self) -> int:
-        """As the array is configured, where zarr knows of it."""
-        return int(getattr(self.spec.config, "sharding_coalesce_max_gap_bytes", GAP_BYTES))
-
-    @property
-    def read_bytes(self) -> int:
-        return int(getattr(self.spec.config, "sharding_coalesce_max_bytes", READ_BYTES))
-
-    def truncated(self, length: int, expected: int) -> CorruptShardError:
-        return CorruptShardError(
-            f"{self.name}: {length} bytes where the shard's index of {expected} should be. It is truncated: restore it, or "
-            "write the whole shard anew."
-        )
 
 
 def _is_ours(place: object, spec: Any) -> bool:

@@ -144,8 +144,11 @@ class ObjectSource:
         tag = response.meta["e_tag"]
         if tag is not None and tag.startswith("W/"):
             tag = None  # a weak one may stay as bytes change, and fulfils no condition
+        keep = True
+        if isinstance(self.store, obstore.store.LocalStore):  # whose tags are made of inode, time and size
+            keep = time.time() - response.meta["last_modified"].timestamp() > _RACY_SECONDS
         buffer = self.prototype.buffer.from_bytes(data)  # type: ignore[arg-type]
-        return IndexRead(data=buffer, version=tag, size_bytes=response.meta["size"])
+        return IndexRead(data=buffer, version=tag, size_bytes=response.meta["size"], keep=keep)
 
     async def read_spans(self, spans: Sequence[Span], version: Hashable) -> list[Buffer] | None:
         """Read parts side by side, all of one state."""
@@ -156,6 +159,8 @@ class ObjectSource:
         async def read(start: int, length: int) -> Buffer:
             options: Any = {"range": (start, start + length), **condition}
             response = await obstore.get_async(self.store, self.path, options=options)
+            if version is not None and response.meta["e_tag"] != version:  # some servers ignore conditions
+                raise ShardChangedError(self.path)
             return self.prototype.buffer.from_bytes(await response.bytes_async())  # type: ignore[arg-type]
 
         try:
@@ -170,7 +175,7 @@ class ObjectSource:
         import obstore
 
         try:
-            return (await obstore.head_async(self.store, self.path))["size"]
+            return int((await obstore.head_async(self.store, self.path))["size"])
         except NOT_THERE:
             return None
 
