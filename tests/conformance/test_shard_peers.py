@@ -122,8 +122,9 @@ def test_variable_length(tmp_path, writer, reader, dtype):
     )
 
 
-@pytest.mark.parametrize("location", ["end", "start"])
-@pytest.mark.parametrize("codecs", INNER_CODECS)
+@pytest.mark.parametrize(
+    ("codecs", "location"), [("plain", "start"), ("zstd", "end"), ("blosc", "end"), ("transposed", "start")]
+)
 def test_the_bytes_are_zarrs(tmp_path, codecs, location):
     data = values("i4")
     for name, config in (("ours", OURS), ("zarr", ZARR)):

@@ -163,7 +163,7 @@ def test_damage_to_an_inner_chunk_is_the_inner_codecs_to_find():
     assert array[10:].tolist() == list(range(10, 80))
 
 
-@settings(max_examples=40)
+@settings(max_examples=25)
 @given(data=st.data())
 def test_any_bytes(data):
     """Whatever stands there, reading ends in values or in an error that `except ValueError` catches."""

@@ -69,7 +69,16 @@ def memory():
     """10 shards of 300 inner chunks of 4 KiB, uncompressed."""
     store = MemoryStore()
     data = np.random.default_rng(0).integers(0, 1 << 62, 3000 * INNER // 8)
-    zarr.create_array(store, data=data, chunks=(INNER // 8,), shards=(300 * INNER // 8,), compressors=None)
+    zarr.create_array(
+        store,
+        shape=data.shape,
+        dtype=data.dtype,
+        chunks=(INNER // 8,),
+        shards=(300 * INNER // 8,),
+        compressors=None,
+    )
+    with zarr.config.set({"codecs.sharding_indexed": OURS}):
+        zarr.open_array(store, mode="r+")[:] = data
     return store
 
 
@@ -130,7 +139,8 @@ def test_scattered_over_ten_shards(count):
 
 def test_whole_shards_are_read_at_once(count):
     for codec in (OURS, ZARR):
-        assert count(codec, lambda array: array[:]) == ({"whole": 10}, 10 * (300 * INNER + INDEX), 1)
+        two = count(codec, lambda array: array[: 600 * 512])
+        assert two == ({"whole": 2}, 2 * (300 * INNER + INDEX), 1)
 
 
 def test_a_whole_shard_is_written_without_reading(count):
