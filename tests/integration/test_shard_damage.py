@@ -1,6 +1,5 @@
 """Damaged shards: typed errors that are also zarr's, other inner chunks stay readable, memory stays bounded."""
 
-import sys
 import tracemalloc
 
 import google_crc32c
@@ -190,15 +189,3 @@ def test_any_bytes(data):
             assert read().shape
         except ValueError as error:
             assert str(error)  # noqa: PT017
-
-
-def test_the_codec_is_chosen_by_configuration_alone(recwarn):
-    """Without it zarr's own is used, and nobody is warned that there are two."""
-    store = MemoryStore()
-    zarr.create_array(store, data=np.arange(80), chunks=(10,), shards=(80,))
-    assert type(zarr.open_array(store).metadata.codecs[0]) is zarr.codecs.ShardingCodec
-    with zarr.config.set(OURS):
-        ours = zarr.open_array(store).metadata.codecs[0]
-    assert (type(ours).__module__, type(ours).__qualname__) == ("zarrvec.codecs.shard", "ShardingCodec")
-    assert type(ours) is sys.modules["zarrvec.codecs.shard"].ShardingCodec
-    assert not recwarn.list

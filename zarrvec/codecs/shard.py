@@ -7,6 +7,7 @@ Source: the Zarr core specification's codec ``sharding_indexed``; ``specs/codecs
 """
 
 import asyncio
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from math import prod
@@ -263,10 +264,12 @@ class ShardingCodec(ZarrShardingCodec):
         length = self._shard_index_size(shard.grid)
         part = data[:length] if self._index_is_first else data[max(0, len(data) - length) :]
         index = await self._parse_index(shard, IndexRead(data=part, size_bytes=len(data)))
-        every = list(np.ndindex(shard.grid))
+        every = list(itertools.product(*(range(size) for size in shard.grid)))
         chunks: Chunks = dict.fromkeys(every)
         for span, owners in index.locate(every).items():
-            chunks.update(dict.fromkeys(owners, data[span.start : span.start + span.length]))
+            part = data[span.start : span.start + span.length]
+            for coords in owners:
+                chunks[coords] = part
         return chunks
 
     async def _decode_into(

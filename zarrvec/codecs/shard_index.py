@@ -81,7 +81,11 @@ class ShardIndex:
                     f"{'can not be so long' if self.size_bytes is None else f'has {limit}'}. "
                     "It is damaged: restore it, or write the whole shard anew."
                 )
-            spans.setdefault(Span(start, length), []).append(coords)
+            span = Span(start, length)
+            if span in spans:
+                spans[span].append(coords)
+            else:
+                spans[span] = [coords]
         return spans
 
 
