@@ -15,9 +15,9 @@ Subclasses and wrappers count as others: what they do with `get` is theirs to sa
 import asyncio
 import os
 import time
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, BinaryIO, Final, NamedTuple, Protocol, Self
+from typing import Any, BinaryIO, Final, NamedTuple, Protocol, Self, TypeVar
 
 from zarr.abc.store import ByteRequest, RangeByteRequest, SuffixByteRequest
 from zarr.core.buffer import Buffer, BufferPrototype
@@ -26,6 +26,8 @@ from zarr.core.config import config
 from zarr.storage import LocalStore, MemoryStore, ObjectStore, StorePath
 
 from zarrvec.codecs.shard_index import Span
+
+T = TypeVar("T")
 
 NOT_THERE: Final = (FileNotFoundError, IsADirectoryError, NotADirectoryError)
 """As zarr's stores, for which these are missing keys."""
@@ -209,7 +211,7 @@ class FileSource:
     async def read_index(self, length: int, *, at_start: bool) -> IndexRead | None:
         """Open the file and read its first or last bytes."""
         self.close()
-        return await asyncio.to_thread(self._read_index, length, at_start)
+        return await _in_thread(self._read_index, length, at_start)
 
     def _read_index(self, length: int, at_start: bool) -> IndexRead | None:  # noqa: FBT001
         try:
@@ -224,7 +226,7 @@ class FileSource:
 
     async def read_spans(self, spans: Sequence[Span], version: Hashable) -> list[Buffer] | None:
         """Read parts of the file that is open, or open it."""
-        return await asyncio.to_thread(self._read_spans, spans, version)
+        return await _in_thread(self._read_spans, spans, version)
 
     def _read_spans(self, spans: Sequence[Span], version: Hashable) -> list[Buffer] | None:
         try:
@@ -265,3 +267,13 @@ class FileSource:
         file, self._file = self._file, None
         if file is not None:
             file.close()
+
+
+async def _in_thread(work: Callable[..., T], *arguments: Any) -> T:
+    """Run something short in a thread, and see it end even if nobody wants it any more: it has a file open."""
+    task = asyncio.ensure_future(asyncio.to_thread(work, *arguments))
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.gather(task, return_exceptions=True)
+        raise

@@ -1,7 +1,9 @@
 """Index and data are of one state of a shard, or the source says so."""
 
+import asyncio
 import os
 import pickle
+import threading
 
 import numpy as np
 import obstore
@@ -51,6 +53,27 @@ async def test_a_file_that_is_written_into_is_noticed(file):
     path.write_bytes(b"x" * 11)
     with pytest.raises(ShardChangedError):
         await source.read_spans([Span(0, 3)], index.version)
+
+
+async def test_a_read_that_is_given_up_ends_before_its_file_is_closed(file, monkeypatch):
+    _, source = file
+    reading, going_on = threading.Event(), threading.Event()
+    pread = os.pread
+
+    def slow(*arguments):
+        reading.set()
+        going_on.wait(10)
+        return pread(*arguments)
+
+    monkeypatch.setattr(os, "pread", slow)
+    task = asyncio.create_task(source.read_index(4, at_start=True))
+    await asyncio.to_thread(reading.wait, 10)
+    task.cancel()
+    asyncio.get_running_loop().call_later(0.05, going_on.set)
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert going_on.is_set()
+    source.close()
 
 
 async def test_a_file_that_is_not_there(tmp_path):
