@@ -49,6 +49,10 @@ class SearchError(CallerError, ValueError):
     """A vector search can't be carried out: shape, dtype, metric, k or NaN."""
 
 
+class CodecError(CallerError, ValueError):
+    """A codec can't be had as it was asked for, or can't hold a value: dtype, width, configuration, NaN."""
+
+
 class ConflictError(ZarrVecError):
     """Another writer changed what this write was based on; nothing of it landed.
 
@@ -99,3 +103,7 @@ class CorruptShardError(CorruptError, ValueError):
 
 class FormatVersionError(StoredBytesError):
     """The store was written by a newer zarrvec, or with a feature that this one does not know."""
+
+
+class PluginWarning(UserWarning):
+    """A plugin is broken and was left out; what it would have added is missing, and nothing else."""
