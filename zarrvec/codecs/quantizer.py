@@ -24,7 +24,7 @@ HEAD: Final = np.dtype([("scale", "<f4"), ("offset", "<f4")])
 """What stands before the codes of each vector."""
 RESERVED: Final = (np.nan, np.inf, -np.inf)
 """What the highest codes stand for where values that aren't finite are preserved, in their order."""
-_BLOCK_BYTES: Final = 128 << 10
+_BLOCK_BYTES: Final = 256 << 10
 """Decoded bytes that go through all steps while they are in the processor's cache."""
 _LARGEST: Final = float(np.finfo(np.float32).max)
 _ROUNDING: Final = 1 + 2.0**-20
@@ -143,12 +143,20 @@ def decode(records: Bytes, form: Form) -> Floats:
     [[0.0, 1.0, 15.0], [7.0, 7.0, 7.0]]
     """
     heads = np.ascontiguousarray(records[:, : HEAD.itemsize]).view(HEAD)[:, 0]
-    _check(heads, records, form)
-    out = np.empty((len(records), form.width), form.dtype)
+    scale, offset = heads["scale"].astype(np.float32), heads["offset"].astype(np.float32)
     with np.errstate(all="ignore"):
+        overflowing = _check(scale, offset, records, form)
+        out = np.empty((len(records), form.width), form.dtype)
         for start in range(0, len(records), form._block_rows):
             rows = slice(start, start + form._block_rows)
-            _decode_block(records[rows, HEAD.itemsize :], heads[rows], form, out[rows])
+            _decode_block(
+                records[rows, HEAD.itemsize :], scale[rows, None], offset[rows, None], form, out[rows]
+            )
+        for row in overflowing:
+            codes = _codes_of(records[row : row + 1, HEAD.itemsize :], form)
+            exact = codes * scale[row].astype(np.float64) + offset[row]
+            ends = np.clip(exact, -_LARGEST, _LARGEST)
+            out[row] = np.where(codes > form.steps, out[row], ends)[0]
     return out
 
 
@@ -232,10 +240,9 @@ def _filled(
     """Return which vectors are nothing but the fill value; raise for other values that are refused."""
     if form.nonfinite == "preserve":
         return np.zeros(len(part), np.bool_)
-    if fill is None:
-        filled = np.zeros(len(part), np.bool_)
-    else:
-        filled = (special & (np.isnan(part) if np.isnan(fill) else part == fill)).all(axis=1)
+    filled: npt.NDArray[np.bool_] = np.zeros(len(part), np.bool_)
+    if fill is not None:
+        filled |= (special & (np.isnan(part) if np.isnan(fill) else part == fill)).all(axis=1)
     wrong = np.argwhere(special & ~filled[:, None])
     if len(wrong):
         row, column = wrong[0].tolist()
@@ -277,7 +284,7 @@ def _codes(part: Floats, heads: npt.NDArray[Any], form: Form) -> Bytes:
     scale, offset = heads["scale"][:, None], heads["offset"][:, None]
     if part.dtype.itemsize == 4 and not np.isfinite(np.float32(form.steps) * heads["scale"]).all():
         part = part.astype(np.float64)
-    codes = part - offset
+    codes: Floats = part - offset
     codes /= np.where(scale > 0, scale, np.float32(1))
     np.rint(codes, out=codes)
     np.clip(codes, 0, form.steps, out=codes)
@@ -296,46 +303,46 @@ def _pack(codes: Bytes) -> Bytes:
 
 
 def _unpack(packed: Bytes, width: int) -> Bytes:
-    pairs = packed.astype("<u2")
+    pairs: npt.NDArray[Any] = packed.astype("<u2")
     pairs |= pairs << 4
     pairs &= 0x0F0F
-    codes: Bytes = pairs.view(np.uint8)[:, :width]
-    return codes
+    return pairs.view(np.uint8)[:, :width]
 
 
-def _check(heads: npt.NDArray[Any], records: Bytes, form: Form) -> None:
-    """Raise if no encoder writes such records; what it lets pass decodes to finite values, or to a filled vector."""
-    scale, offset = heads["scale"].astype(np.float64), heads["offset"].astype(np.float64)
-    with np.errstate(all="ignore"):
-        end = offset + scale * form.steps
-        largest = min(_LARGEST, float(np.finfo(form.dtype).max)) * _ROUNDING
-        right = (scale >= 0) & (np.abs(offset) <= largest) & (np.abs(end) <= largest)
-        if form.nonfinite == "refuse":
-            right |= (scale == 0) & ~np.isfinite(offset)
+def _check(
+    scale: npt.NDArray[np.float32], offset: npt.NDArray[np.float32], records: Bytes, form: Form
+) -> list[int]:
+    """Raise if no encoder writes such records; return those whose values overflow while they are computed in float32."""
+    end = offset + scale * np.float64(form.steps)
+    largest = min(_LARGEST, float(np.finfo(form.dtype).max)) * _ROUNDING
+    right = (scale >= 0) & (np.abs(offset) <= largest) & (np.abs(end) <= largest)
+    if form.nonfinite == "refuse":
+        right |= (scale == 0) & ~np.isfinite(offset)
     if form.bits == 4 and form.width % 2:
         right &= records[:, -1] < 16
     if not right.all():
-        row = int(np.flatnonzero(~right)[0])
+        row = int(np.argmin(right))
         raise CorruptError(
-            f"vector {row} has the scale {scale[row]} and the offset {offset[row]}, which no encoder writes"
-            if not right[row] and not (form.bits == 4 and records[row, -1] > 15 and form.width % 2)
-            else f"vector {row} of {form.width} elements has a code after the last"
+            f"vector {row} has the scale {scale[row]}, the offset {offset[row]} and the last byte {records[row, -1]}, which no "
+            "encoder writes together"
         )
+    if form._arithmetic.itemsize == 8:
+        return []
+    limit = np.isfinite(offset) & ~np.isfinite(scale * np.float32(form.steps) + offset)
+    rows: list[int] = np.flatnonzero(limit).tolist()
+    return rows
 
 
-def _decode_block(packed: Bytes, heads: npt.NDArray[Any], form: Form, out: Floats) -> None:
-    codes = packed if form.bits == 8 else _unpack(packed, form.width)
-    scale, offset = heads["scale"], heads["offset"]
+def _codes_of(packed: Bytes, form: Form) -> Bytes:
+    return packed if form.bits == 8 else _unpack(packed, form.width)
+
+
+def _decode_block(packed: Bytes, scale: Floats, offset: Floats, form: Form, out: Floats) -> None:
+    codes = _codes_of(packed, form)
     values = out if out.dtype == form._arithmetic else np.empty(out.shape, form._arithmetic)
     values[...] = codes
-    values *= scale[:, None]
-    values += offset[:, None]
-    if form._arithmetic.itemsize == 4:
-        end = scale * np.float32(form.steps)
-        rows = np.flatnonzero(np.isfinite(offset) & ~np.isfinite(end + offset))
-        if len(rows):
-            wide = codes[rows] * scale[rows, None].astype(np.float64) + offset[rows, None]
-            values[rows] = np.clip(wide, -_LARGEST, _LARGEST)
+    values *= scale
+    values += offset
     if form.nonfinite == "preserve":
         special = codes > form.steps
         if special.any():
