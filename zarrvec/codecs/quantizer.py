@@ -26,6 +26,8 @@ RESERVED: Final = (np.nan, np.inf, -np.inf)
 """What the highest codes stand for where values that aren't finite are preserved, in their order."""
 _BLOCK_BYTES: Final = 256 << 10
 """Decoded bytes that go through all steps while they are in the processor's cache."""
+_NEAR: Final = 2
+"""Units in the last place."""
 _LARGEST: Final = float(np.finfo(np.float32).max)
 _ROUNDING: Final = 1 + 2.0**-20
 """How far above the largest finite value the end of a vector may lie by rounding up its scale."""
@@ -222,8 +224,7 @@ def _encode_block(part: Floats, form: Form, fill: float | None, records: Bytes, 
         _check_size(part, low, high, first)
     heads = np.empty(len(part), HEAD)
     heads["offset"] = _below(low)
-    span = high.astype(np.float64) - heads["offset"]
-    heads["scale"] = _above(span / form.steps)
+    heads["scale"] = _scales(heads["offset"], high, form)
     codes = _codes(part, heads, form)
     if special is not None:
         if form.nonfinite == "preserve":
@@ -274,10 +275,32 @@ def _below(values: Floats) -> npt.NDArray[np.float32]:
     return np.where(rounded > values, np.nextafter(rounded, np.float32(-np.inf)), rounded)
 
 
-def _above(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float32]:
-    """Round to float32, upwards."""
-    rounded = values.astype(np.float32)
-    return np.where(rounded < values, np.nextafter(rounded, np.float32(np.inf)), rounded)
+def _scales(offset: npt.NDArray[np.float32], high: Floats, form: Form) -> npt.NDArray[np.float32]:
+    """Return the least scale near the quotient with which the highest code is read as no less than the greatest element.
+
+    What is read then has the same scale when it is encoded again.
+    """
+    span = high.astype(np.float64) - offset
+    scale = (span / form.steps).astype(np.float32)
+    for _ in range(_NEAR):
+        scale = np.maximum(np.nextafter(scale, np.float32(0)), 0)
+    for _ in range(2 * _NEAR):
+        end, _ = _ends(scale, offset, form)
+        scale = np.where(end < high, np.nextafter(scale, np.float32(np.inf)), scale)
+    return scale
+
+
+def _ends(
+    scale: npt.NDArray[np.float32], offset: npt.NDArray[np.float32], form: Form
+) -> tuple[Floats, npt.NDArray[np.bool_]]:
+    """Return as what the highest code is read, and which vectors overflow float32 on the way there."""
+    exact = offset + scale.astype(np.float64) * form.steps
+    if form.dtype.itemsize == 8:
+        return np.clip(exact, -_LARGEST, _LARGEST), np.abs(exact) > _LARGEST
+    end = offset + scale * np.float32(form.steps)
+    over = ~np.isfinite(end) & np.isfinite(offset)
+    end[over] = np.clip(exact[over], -_LARGEST, _LARGEST)
+    return end.astype(form.dtype), over
 
 
 def _codes(part: Floats, heads: npt.NDArray[Any], form: Form) -> Bytes:
@@ -326,10 +349,7 @@ def _check(
             f"vector {row} has the scale {scale[row]}, the offset {offset[row]} and the last byte {records[row, -1]}, which no "
             "encoder writes together"
         )
-    if form._arithmetic.itemsize == 8:
-        return []
-    limit = np.isfinite(offset) & ~np.isfinite(scale * np.float32(form.steps) + offset)
-    rows: list[int] = np.flatnonzero(limit).tolist()
+    rows: list[int] = np.flatnonzero(_ends(scale, offset, form)[1]).tolist()
     return rows
 
 
