@@ -4,7 +4,8 @@
 Everything is fixed (ids, times, contents), so that a second run writes the same bytes. ``valid.json`` says what each
 file in ``valid/`` holds, ``invalid.json`` which error each file in ``invalid/`` must raise and through which parser,
 ``key_order.json`` the order of keys. ``index.json`` has vector indexes as the head and the values by key, ``index_invalid.json``
-what must be refused when it is changed in them. Bytes are in hex. Files in ``valid/`` are never changed once a release has
+what must be refused when it is changed in them. ``sq.json`` has chunks of the codec ``zarrvec.sq``: what was written, what is
+stored, what is read, and what must be refused. Bytes are in hex. Files in ``valid/`` are never changed once a release has
 written stores like them: a new format version adds files.
 """
 
@@ -18,6 +19,7 @@ import msgspec
 import numpy as np
 from numcodecs import zstd
 
+from zarrvec.codecs.quantizer import Form, decode, encode
 from zarrvec.format.commit import Commit, encode_commit
 from zarrvec.format.envelope import HEADER, Kind, crc32c, wrap
 from zarrvec.format.keys import sort_key
@@ -587,6 +589,93 @@ def make_invalid_indexes(indexes: dict[str, Any]) -> dict[str, Any]:
     }  # fmt: skip
 
 
+INF, NAN, LARGEST = float("inf"), float("nan"), float(np.finfo(np.float32).max)
+PRESERVE = {"nonfinite": "preserve"}
+QUANTIZED: dict[str, tuple[str, dict[str, Any], list[Any], float | None]] = {
+    "bits_8": ("float32", {"bits": 8}, [[0, 1, 255], [7, 7, 7]], None),
+    "bits_4": ("float32", {"bits": 4}, [[0, 1, 15]], None),
+    "bits_4_even": ("float32", {"bits": 4}, [[0.25, -1.5, 0.5, 3.0]], None),
+    "three_axes": ("float32", {"bits": 8}, [[[0.1, -0.2, 0.3], [1, 2, 4]], [[-5, 5, 0], [1e-3, 2e-3, 9e-3]]], None),
+    "float16": ("float16", {"bits": 8}, [[0.1, 65504, -65504], [6e-8, 1e-7, 1e-4]], None),
+    "float64": ("float64", {"bits": 4}, [[0.1, 1e10, -3], [1e-300, 0, 1e-290], [LARGEST, -LARGEST, 0.5]], None),
+    "zeros": ("float32", {"bits": 8}, [[0, 0, 0], [-0.0, 0, -0.0]], None),
+    "tiny": ("float32", {"bits": 8}, [[0, 1e-45, 7e-44], [1e-38, 1.1e-38, 0]], None),
+    "range_overflows": ("float32", {"bits": 8}, [[-LARGEST, 0.5, LARGEST], [0, 1e38, LARGEST]], None),
+    "offset_dominates": ("float32", {"bits": 8}, [[16777216, 16777218, 16777220], [1, 1.0000001, 1.0000002]], None),
+    "preserve_8": ("float32", {"bits": 8, **PRESERVE}, [[0, NAN, 252], [INF, -INF, 1], [NAN, NAN, NAN]], None),
+    "preserve_4": ("float16", {"bits": 4, **PRESERVE}, [[0, NAN, 12], [INF, -INF, 1], [INF, INF, INF]], None),
+    "filled": ("float32", {"bits": 8}, [[1, 2, 3], [NAN, NAN, NAN]], NAN),
+    "filled_infinite": ("float64", {"bits": 4}, [[1, 2, 3], [-INF, -INF, -INF]], -INF),
+}  # fmt: skip
+REFUSED_VALUES: dict[str, tuple[str, dict[str, Any], list[Any], float | None]] = {
+    "nan": ("float32", {"bits": 8}, [[1, 2, 3], [1, NAN, 3]], None),
+    "infinity": ("float16", {"bits": 4}, [[1, 2, INF]], None),
+    "nan_beside_the_fill_value": ("float32", {"bits": 8}, [[NAN, 2, 3]], NAN),
+    "filled_otherwise": ("float32", {"bits": 8}, [[NAN, NAN, NAN]], INF),
+    "above_float32": ("float64", {"bits": 8}, [[1e39, 0, 1]], None),
+    "above_float32_preserved": ("float64", {"bits": 8, **PRESERVE}, [[-1e39, NAN, 1]], None),
+}
+REFUSED_CONFIGURATIONS: list[dict[str, Any]] = [
+    {"bits": 5}, {"bits": "8"}, {"bits": True}, {"bits": None}, {"nonfinite": "ignore"}, {"nonfinite": None}, {"width": 3}, {"levels": 255},
+]  # fmt: skip
+
+
+def quantized_form(dtype: str, configuration: dict[str, Any], width: int) -> Form:
+    """Return the form of a chunk's records."""
+    return Form(**{"bits": 8, "nonfinite": "refuse", **configuration}, width=width, dtype=np.dtype(dtype))
+
+
+def make_quantized() -> dict[str, Any]:
+    """Return chunks of ``zarrvec.sq``: those that are right, stored bytes and values that are refused."""
+    valid = {}
+    for name, (dtype, configuration, values, fill) in QUANTIZED.items():
+        array = np.array(values, dtype)
+        form = quantized_form(dtype, configuration, array.shape[-1])
+        stored = encode(array.reshape(-1, form.width), form, fill=fill)
+        valid[name] = {
+            "dtype": dtype, "configuration": configuration, "shape": array.shape, "fill_value": None if fill is None else str(fill),
+            "written": array.astype(array.dtype.newbyteorder("<")).tobytes().hex(), "stored": stored.tobytes().hex(),
+            "read": decode(stored, form).astype(array.dtype.newbyteorder("<")).tobytes().hex(),
+        }  # fmt: skip
+
+    def change(of: str, at: int, data: bytes | None) -> dict[str, Any]:
+        case = valid[of]
+        stored = bytes.fromhex(case["stored"])
+        stored = stored[:at] if data is None else put(stored, at, data)
+        return {**{key: case[key] for key in ("dtype", "configuration", "shape")}, "stored": stored.hex()}
+
+    floats = {
+        name: struct.pack("<f", value) for name, value in {"nan": NAN, "inf": INF, "minus": -1.0}.items()
+    }
+    invalid = {
+        "empty": change("bits_8", 0, None),
+        "cut_short": change("bits_8", 21, None),
+        "cut_to_whole_records": change("bits_8", 11, None),
+        "followed_by_more": change("bits_8", 22, b"\0"),
+        "scale_negative": change("bits_8", 0, floats["minus"]),
+        "scale_nan": change("bits_8", 11, floats["nan"]),
+        "scale_infinite": change("bits_8", 0, floats["inf"]),
+        "offset_nan": change("bits_8", 4, floats["nan"]),
+        "offset_infinite": change("bits_8", 4, floats["inf"]),
+        "offset_nan_where_it_is_preserved": change("preserve_8", 26, floats["nan"]),
+        "end_beyond_float32": change("bits_8", 0, struct.pack("<f", 1e37)),
+        "end_beyond_float16": change("float16", 0, struct.pack("<f", 1000)),
+        "offset_beyond_float16": change("float16", 4, struct.pack("<f", -70000)),
+        "end_beyond_float32_in_float64": change("float64", 0, struct.pack("<f", 1e38)),
+        "code_after_the_last": change("bits_4", 9, b"\x1f"),
+    }  # fmt: skip
+    refused = {
+        name: {
+            "dtype": dtype, "configuration": configuration, "shape": np.shape(values), "fill_value": None if fill is None else str(fill),
+            "written": np.array(values, np.dtype(dtype).newbyteorder("<")).tobytes().hex(),
+        }
+        for name, (dtype, configuration, values, fill) in REFUSED_VALUES.items()
+    }  # fmt: skip
+    return {
+        "valid": valid, "invalid": invalid, "refused_values": refused, "refused_configurations": REFUSED_CONFIGURATIONS,
+    }  # fmt: skip
+
+
 def make(folder: Path) -> None:
     """Write all files into a folder."""
     valid, invalid = make_valid(), make_invalid()
@@ -611,6 +700,7 @@ def make(folder: Path) -> None:
         },
         "index": indexes,
         "index_invalid": make_invalid_indexes(indexes),
+        "sq": make_quantized(),
     }
     for name, document in documents.items():
         indent = None if name.startswith("index") else 1

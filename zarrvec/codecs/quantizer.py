@@ -296,7 +296,7 @@ def _ends(
     """Return as what the highest code is read, and which vectors overflow float32 on the way there."""
     exact = offset + scale.astype(np.float64) * form.steps
     if form.dtype.itemsize == 8:
-        return np.clip(exact, -_LARGEST, _LARGEST), np.abs(exact) > _LARGEST
+        return np.clip(exact, -_LARGEST, _LARGEST), (np.abs(exact) > _LARGEST) & np.isfinite(offset)
     end = offset + scale * np.float32(form.steps)
     over = ~np.isfinite(end) & np.isfinite(offset)
     end[over] = np.clip(exact[over], -_LARGEST, _LARGEST)

@@ -54,13 +54,24 @@ class ZarrVecCodecPipeline(BatchedCodecPipeline):
             return await super().read(batch, out, drop_axes)
         repository, keys = target
         view = await run(repository.view())
+        entries = await run(repository.locate(view, keys))
+        whole = list(range(len(batch)))
         if self.supports_partial_decode:
             getters = [
-                (_Getter(repository, view, key), *info[1:]) for key, info in zip(keys, batch, strict=True)
+                (_Getter(repository, view, key), *info[1:])
+                for key, info in zip(keys, batch, strict=True)
+                if not info[4]
             ]
-            return await super().read(getters, out, drop_axes)
-        entries = await run(repository.locate(view, keys))
-        await self._read_slices(repository, keys, entries, batch, out, drop_axes)
+            await super().read(getters, out, drop_axes)
+            whole = [row for row in whole if batch[row][4]]
+        await self._read_slices(
+            repository,
+            [keys[row] for row in whole],
+            [entries[row] for row in whole],
+            [batch[row] for row in whole],
+            out,
+            drop_axes,
+        )
         return _results(entries)
 
     async def _read_slices(
