@@ -38,7 +38,7 @@ def offer(dtype: np.dtype[Any], chunk_shape: tuple[int, ...]) -> Iterator[Candid
         yield Candidate(
             name=f"zstd-{level}", compressors=(_zstd(level),), in_format_2=True, compressor_2=_zstd_2(level)
         )
-    if importlib.util.find_spec("pcodec") is not None:
+    if dtype.isnative and importlib.util.find_spec("pcodec") is not None:
         yield Candidate(
             name="pcodec",
             dtypes=_PCODEC,
