@@ -14,7 +14,7 @@ SHELL := /bin/bash
 .NOTPARALLEL:
 .PHONY: help demo test test-new check lint clean
 
-TESTS ?= tests
+TESTS ?= tests plugins
 JOBS ?= 2
 
 # Two lines of zarr are supported. Which one pip installs follows from the Python: 3.11 gets zarr 3.1.6, 3.12 and later
@@ -92,9 +92,9 @@ clean:
 	@$*/$(PIP) --editable '.[search]'
 	@touch $@
 
-%/.test-tools: %/.installed
-	@echo "== $*: installing what the tests need"
-	@$*/$(PIP) --editable '.[s3,search]' --group test
+%/.test-tools: %/.installed $(wildcard plugins/*/pyproject.toml)
+	@echo "== $*: installing what the tests need, and the plugins"
+	@$*/$(PIP) --editable '.[s3,search]' $(foreach plugin,$(wildcard plugins/*/pyproject.toml),--editable $(dir $(plugin))) --group test
 	@touch $@
 
 %/.lint-tools: %/.test-tools

@@ -54,11 +54,11 @@ def read_vector(record, width, dtype, bits, nonfinite):
     values = []
     for code in codes:
         if code in special:
-            value = special[code]
+            values.append(dtype.type(special[code]))
         elif single and not overflows:
-            value = np.float32(offset) + np.float32(scale) * np.float32(code)
+            values.append((np.float32(offset) + np.float32(scale) * np.float32(code)).astype(dtype))
         else:
-            value = offset + scale * code
-            value = min(max(value, -LARGEST), LARGEST) if overflows else value
-        values.append((np.float32(value) if single else np.float64(value)).astype(dtype))
+            exact = offset + scale * code
+            exact = min(max(exact, -LARGEST), LARGEST) if overflows else exact
+            values.append(np.float32(exact).astype(dtype) if single else np.float64(exact))
     return values

@@ -130,7 +130,7 @@ def absent(dtype, chunk_shape):
 def plugins(monkeypatch):
     """Install plugins that offer what a function of this file offers; `absent` can't be imported."""
     found = list(registry.entry_points(group="zarrvec.codecs"))
-    offers = {}
+    offers: dict[str, registry.Offer] = {}
     load = EntryPoint.load
     monkeypatch.setattr(registry, "entry_points", lambda group: found)
     monkeypatch.setattr(EntryPoint, "load", lambda point: offers.get(point.value) or load(point))

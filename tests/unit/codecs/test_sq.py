@@ -61,9 +61,8 @@ def store(request, tmp_path):
 
 @pytest.fixture(params=[OURS, ZARRS], ids=["our_pipeline", "zarrs_pipeline"])
 def pipeline(request):
-    import zarrvec.faces.pipeline
+    import zarrvec.faces.pipeline  # noqa: F401 - registers it
 
-    assert zarrvec.faces.pipeline.ZarrVecCodecPipeline
     with zarr.config.set({"codec_pipeline.path": request.param}):
         yield request.param
 
