@@ -236,6 +236,9 @@ def test_the_sections_that_others_rely_on_exist():
         "Space", "Group", "Groups", "Head", "Segments", "Lists", "Entries", "Codes", "Coverage", "Deleted", "Queries",
         "Calibration", "Reading", "Search", "Exact search", "Building", "Changes", "Choices",
     } <= set(sections(SPECS / "vector-index.md"))  # fmt: skip
+    assert {"Configuration", "Records", "Values", "Error", "Encoding", "Reading", "Format 2"} <= set(
+        sections(SPECS / "codecs" / "sq.md")
+    )
     assert {"Reads", "Listings", "fsspec"} <= set(sections(SPECS / "storage-operations.md"))
 
 
