@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -74,3 +75,13 @@ def test_zarr_reads_it_without_the_plugin(tmp_path):
         [sys.executable, "-c", code, str(tmp_path / "x.zarr")], capture_output=True, text=True, check=False
     )
     assert done.stdout.strip() == str(TIMES[-1, 2]), done.stderr
+
+
+def test_the_readme_runs(tmp_path):
+    readme = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+    code = readme.partition("```python\n")[2].partition("```")[0]
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "times.zarr" / "zarr.json").exists()
