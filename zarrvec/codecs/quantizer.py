@@ -154,11 +154,11 @@ def decode(records: Bytes, form: Form) -> Floats:
             _decode_block(
                 records[rows, HEAD.itemsize :], scale[rows, None], offset[rows, None], form, out[rows]
             )
-        for row in overflowing:
-            codes = _codes_of(records[row : row + 1, HEAD.itemsize :], form)
-            exact = codes * scale[row].astype(np.float64) + offset[row]
-            ends = np.clip(exact, -_LARGEST, _LARGEST)
-            out[row] = np.where(codes > form.steps, out[row], ends)[0]
+        if len(overflowing):
+            codes = _codes_of(records[overflowing, HEAD.itemsize :], form)
+            exact = codes * scale[overflowing, None].astype(np.float64) + offset[overflowing, None]
+            limited = np.clip(exact, -_LARGEST, _LARGEST)
+            out[overflowing] = np.where(codes > form.steps, out[overflowing], limited)
     return out
 
 
@@ -185,9 +185,8 @@ def declared_error(records: Bytes, vectors: Floats, form: Form) -> npt.NDArray[n
     """
     scales = np.ascontiguousarray(records[:, : HEAD.itemsize]).view(HEAD)["scale"].astype(np.float64)
     rounding = _rounding(form.dtype)
-    return (
-        (0.5 + 2.0**-13) * scales + rounding.relative * np.abs(vectors.astype(np.float64)) + rounding.absolute
-    )
+    magnitudes = np.abs(vectors.astype(np.float64))
+    return (0.5 + 2.0**-13) * scales + rounding.relative * magnitudes + rounding.absolute
 
 
 def error_bound(dtype: np.dtype[Any], bits: Bits, nonfinite: Nonfinite = "refuse") -> ErrorBound:
@@ -210,16 +209,15 @@ def _rounding(dtype: np.dtype[Any]) -> ErrorBound:
 
 def _encode_block(part: Floats, form: Form, fill: float | None, records: Bytes, first: int) -> None:
     special = None
+    filled = np.zeros(len(part), np.bool_)
     low, high = part.min(axis=1), part.max(axis=1)
     if not (np.isfinite(low).all() and np.isfinite(high).all()):
         special = ~np.isfinite(part)
-        filled = _filled(part, special, form, fill, first)
-        cleaned = np.where(special, np.inf, part)
-        low = np.where(special.all(axis=1), 0, cleaned.min(axis=1))
-        cleaned[special] = -np.inf
-        high = np.where(special.all(axis=1), 0, cleaned.max(axis=1))
-    else:
-        filled = np.zeros(len(part), np.bool_)
+        if form.nonfinite == "refuse":
+            filled = _filled(part, special, form, fill, first)
+        none = special.all(axis=1)
+        low = np.where(none, 0, np.where(special, np.inf, part).min(axis=1))
+        high = np.where(none, 0, np.where(special, -np.inf, part).max(axis=1))
     if part.dtype.itemsize == 8:
         _check_size(part, low, high, first)
     heads = np.empty(len(part), HEAD)
@@ -239,8 +237,6 @@ def _filled(
     part: Floats, special: npt.NDArray[np.bool_], form: Form, fill: float | None, first: int
 ) -> npt.NDArray[np.bool_]:
     """Return which vectors are nothing but the fill value; raise for other values that are refused."""
-    if form.nonfinite == "preserve":
-        return np.zeros(len(part), np.bool_)
     filled: npt.NDArray[np.bool_] = np.zeros(len(part), np.bool_)
     if fill is not None:
         filled |= (special & (np.isnan(part) if np.isnan(fill) else part == fill)).all(axis=1)
@@ -304,9 +300,16 @@ def _ends(
 
 
 def _codes(part: Floats, heads: npt.NDArray[Any], form: Form) -> Bytes:
+    codes = _rounded(part, heads, form)
+    if part.dtype.itemsize == 4:
+        wide = np.flatnonzero(~np.isfinite(np.float32(form.steps) * heads["scale"]))
+        if len(wide):
+            codes[wide] = _rounded(part[wide].astype(np.float64), heads[wide], form)
+    return codes
+
+
+def _rounded(part: Floats, heads: npt.NDArray[Any], form: Form) -> Bytes:
     scale, offset = heads["scale"][:, None], heads["offset"][:, None]
-    if part.dtype.itemsize == 4 and not np.isfinite(np.float32(form.steps) * heads["scale"]).all():
-        part = part.astype(np.float64)
     codes: Floats = part - offset
     codes /= np.where(scale > 0, scale, np.float32(1))
     np.rint(codes, out=codes)
@@ -334,7 +337,7 @@ def _unpack(packed: Bytes, width: int) -> Bytes:
 
 def _check(
     scale: npt.NDArray[np.float32], offset: npt.NDArray[np.float32], records: Bytes, form: Form
-) -> list[int]:
+) -> npt.NDArray[np.intp]:
     """Raise if no encoder writes such records; return those whose values overflow while they are computed in float32."""
     end = offset + scale * np.float64(form.steps)
     largest = min(_LARGEST, float(np.finfo(form.dtype).max)) * _ROUNDING
@@ -349,8 +352,7 @@ def _check(
             f"vector {row} has the scale {scale[row]}, the offset {offset[row]} and the last byte {records[row, -1]}, which no "
             "encoder writes together"
         )
-    rows: list[int] = np.flatnonzero(_ends(scale, offset, form)[1]).tolist()
-    return rows
+    return np.flatnonzero(_ends(scale, offset, form)[1])
 
 
 def _codes_of(packed: Bytes, form: Form) -> Bytes:

@@ -7,6 +7,7 @@ import pytest
 import zarr
 from numcodecs import get_codec
 from zarr.codecs.numcodecs import AsType
+from zarr.core import codec_pipeline
 from zarr.core.buffer import default_buffer_prototype
 from zarr.storage import LocalStore, MemoryStore, WrapperStore
 
@@ -102,6 +103,22 @@ def test_arrays_read_within_the_bound(way, store, pipeline):
     np.testing.assert_array_equal(array.vindex[mask], found[mask])
     block = 50 if array.shards is None else 100
     np.testing.assert_array_equal(array.blocks[1], found[block : 2 * block])
+
+
+@pytest.mark.skipif(
+    not hasattr(codec_pipeline, "FusedCodecPipeline"), reason="zarr has no fused pipeline yet"
+)
+@pytest.mark.parametrize("way", WAYS)
+def test_zarrs_fused_pipeline(way):
+    with zarr.config.set({"codec_pipeline.path": "zarr.core.codec_pipeline.FusedCodecPipeline"}):
+        array = make(MemoryStore(), **WAYS[way])
+        array[:] = VECTORS
+        found = array[:]
+        assert (np.abs(found.astype("f8") - VECTORS) <= bound_of(VECTORS, 4 if way == "bits_4" else 8)).all()
+        np.testing.assert_array_equal(array[3:60, 2:5], found[3:60, 2:5])
+        np.testing.assert_array_equal(array.oindex[[1, 5, 199]], found[[1, 5, 199]])
+        array[3] = 0.5
+        np.testing.assert_array_equal(array[4:], found[4:])
 
 
 @pytest.mark.parametrize("way", ["alone", "in_shards", "format_2"])
