@@ -32,7 +32,7 @@ class Index:
     shape
         Of the source, as it is now.
     stored_as
-        What the head must say of how the source is stored; None to take what it says.
+        Lengths of a unit and fill value that the head must tell; None to take what it tells.
     unit
         Shape of a unit of the source, on a store with versions.
     generations
@@ -57,7 +57,10 @@ class Index:
             self.origin = np.frombuffer(data, "<f4")
         self.segments = [self._read_lists(segment) for segment in head["segments"]]
         self.deleted = self._read_deleted()
-        same = shape[1:] == (*head["leading"][1:], self.width) and stored_as in (None, head["stored_as"])
+        same = shape[1:] == (*head["leading"][1:], self.width) and stored_as in (
+            None,
+            (head.get("unit"), head.get("fill_value")),
+        )
         self.uncovered = self._read_uncovered(same, unit, generations)
 
     def _value(self, key):

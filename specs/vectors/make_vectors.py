@@ -454,7 +454,7 @@ class IndexMaker:
         self.values["d0000000000000d1/c/0"] = deleted
         head = Head(
             revision="00000000000000a1", metric=self.metric, width=6, dtype="float32", id_bytes=self.layout.id_bytes,
-            leading=(40,), stored_as="units of (10, 6), else 0.0",
+            leading=(40,), unit=(10, 6), fill_value=0.0,
             segments=(self.segment("a0000000000000a1", range(FIRST_ROWS)), self.segment("b0000000000000b1", range(FIRST_ROWS, 40))),
             deleted_ids=Deleted(id="d0000000000000d1", count=len(DELETED), crc32c=crc32c(deleted), leading=(40,)),
             calibration=CALIBRATION, trained_spread=1.5, second_from=-0.75,
@@ -534,6 +534,8 @@ def make_invalid_indexes(indexes: dict[str, Any]) -> dict[str, Any]:
         "head_more_rows_than_entries": head("segments.0.rows", 1000),
         "head_grid_of_other_axes": head("grid", [4]),
         "head_grid_without_end": head("grid", [1 << 40, 1 << 40]),
+        "head_unit_below_zero": head("unit", [10, -6]),
+        "head_fill_value_of_two": head("fill_value", [0, 1]),
         "head_shards_of_half_chunks": head("segments.0.shard_rows", 40),
         "head_chunks_of_nothing": head("segments.0.chunk_rows", 0),
         "head_nprobe_descends": head("calibration.nprobe", [4, 3, 2, 1]),

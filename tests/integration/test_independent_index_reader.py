@@ -44,7 +44,7 @@ def opened(path: Path, array: zarr.Array, *, ours: bool) -> Any:
             file = path / "x.vec" / key
             return file.read_bytes() if file.is_file() else None
 
-        return reader.Index(get, array.shape)
+        return reader.Index(get, array.shape, stored_as=stored_as(array))
     store = store_reader.Store(path)
     rows = store.rows(store.commit("main", store.numbers("main")[0]))
 
@@ -58,7 +58,18 @@ def opened(path: Path, array: zarr.Array, *, ours: bool) -> Any:
         full = [*(f"x/{key}" for key in units), f"x.vec/{own}"]
         return [rows[key][1] if key in rows and rows[key][3:] != (None, 0, 0) else 0 for key in full]
 
-    return reader.Index(get_value, array.shape, unit=array.shards or array.chunks, generations=generations)
+    return reader.Index(
+        get_value,
+        array.shape,
+        stored_as=stored_as(array),
+        unit=array.shards or array.chunks,
+        generations=generations,
+    )
+
+
+def stored_as(array: zarr.Array) -> tuple[list[int], float]:
+    """Return what a head says of how the array is stored."""
+    return list(array.shards or array.chunks), float(array.fill_value)
 
 
 def check(path: Path, array: zarr.Array, *, ours: bool, deleted: Any = (), out_of_lists: int = 0) -> Any:

@@ -8,7 +8,7 @@ import math
 import secrets
 from collections.abc import Iterator
 from itertools import pairwise
-from typing import Annotated, Any, Final, Literal, Self, TypeAlias
+from typing import Annotated, Any, Final, Literal, NamedTuple, Self, TypeAlias
 
 import msgspec
 import numpy as np
@@ -30,6 +30,15 @@ Share: TypeAlias = Annotated[float, msgspec.Meta(ge=0, le=1)]
 Name: TypeAlias = Annotated[str, msgspec.Meta(pattern="^[0-9a-z]{1,64}$")]
 """It becomes a part of keys, so it must not lead out of the group."""
 Crc: TypeAlias = Annotated[int, msgspec.Meta(ge=0, lt=2**32)]
+
+
+class StoredAs(NamedTuple):
+    """How an array is stored, as the head of its index says it."""
+
+    unit: tuple[int, ...] | None
+    """Lengths of a unit; None if there are units of many sizes."""
+    fill_value: float | str | None
+    """What the array holds where nothing is stored; ``"NaN"``, ``"Infinity"`` or ``"-Infinity"`` where JSON has no number."""
 
 
 class Groups(msgspec.Struct, frozen=True, kw_only=True):
@@ -174,8 +183,10 @@ class Head(msgspec.Struct, frozen=True, kw_only=True):
     """4 or 8."""
     leading: tuple[Count, ...]
     """The covered rows: shape of the source without its last axis."""
-    stored_as: str
-    """How the source cuts rows into units, and what it holds where nothing is stored; generations tell nothing if it changed."""
+    unit: tuple[Count, ...] | None = None
+    """Lengths of a unit of the source; None if it has units of many sizes. Generations tell nothing if it changed."""
+    fill_value: float | str | None = None
+    """What the source holds where nothing is stored; generations tell nothing if it changed."""
     grid: tuple[Count, ...] = ()
     """Units of the source along each axis, which the array ``coverage`` counts in; empty on a store without versions."""
     segments: tuple[Segment, ...]
@@ -192,6 +203,11 @@ class Head(msgspec.Struct, frozen=True, kw_only=True):
     """What `build_index` was asked for, to build again by."""
     built: dict[str, Any]
     """When, by which version, from how many rows, at which cost; to be read by people."""
+
+    @property
+    def stored_as(self) -> StoredAs:
+        """How the source was stored."""
+        return StoredAs(self.unit, self.fill_value)
 
     @property
     def layout(self) -> Layout:

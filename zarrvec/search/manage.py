@@ -151,7 +151,7 @@ def _store(
         dtype=str(np.dtype(array.dtype)),
         id_bytes=built.layout.id_bytes,
         leading=snapshot.array.shape[:-1],
-        stored_as=stored_as(snapshot.array),
+        **stored_as(snapshot.array)._asdict(),
         grid=() if generations is None else snapshot.units().grid,
         segments=(segment,),
         calibration=built.calibration,

@@ -5,6 +5,7 @@ wrote it last, 0 if nothing is stored. Units are numbered in C order of their gr
 what was found in one is remembered.
 """
 
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from zarrvec.format.table import DELETED, Table
 from zarrvec.layout.delta import Delta
 from zarrvec.search.blocks import Edges, grid_of
 from zarrvec.search.cache import ByteCache
+from zarrvec.search.head import StoredAs
 from zarrvec.types import Location
 
 Generations: TypeAlias = npt.NDArray[np.uint64]
@@ -156,20 +158,30 @@ class Units:
         return known
 
 
-def stored_as(array: AnyArray) -> str:
+def stored_as(array: AnyArray) -> StoredAs:
     """Return how an array cuts rows into units, and what it holds where nothing is stored.
 
     Examples
     --------
     >>> import zarr
     >>> stored_as(zarr.create_array(zarr.storage.MemoryStore(), shape=(5, 8), chunks=(2, 8), dtype="f4"))
-    'units of (2, 8), else 0.0'
+    StoredAs(unit=(2, 8), fill_value=0.0)
     """
     try:
-        units = str(array.shards or array.chunks)
+        unit = array.shards or array.chunks
     except NotImplementedError:  # a rectilinear grid, zarr 3.2 and later
-        units = "many sizes"
-    return f"units of {units}, else {array.fill_value}"
+        unit = None
+    return StoredAs(unit, _as_json(array.fill_value))
+
+
+def _as_json(fill_value: Any) -> float | str | None:
+    """Return the fill value as zarr's metadata documents of format 3 have it."""
+    if fill_value is None:
+        return None
+    number = float(fill_value)
+    if math.isfinite(number):
+        return number
+    return "NaN" if math.isnan(number) else "Infinity" if number > 0 else "-Infinity"
 
 
 async def pages_of(reader: Reader, view: View, path: str, *, also: Sequence[str] = ()) -> Pages:

@@ -32,6 +32,13 @@ def test_fields_of_later_versions_are_ignored():
     assert Head.decode({**HEAD, "colour": "blue"}, name="x") == Head.decode(HEAD, name="x")
 
 
+def test_heads_from_before_there_were_two_fields_do_not_tell_how_the_array_was_stored():
+    told = {name: value for name, value in HEAD.items() if name not in ("unit", "fill_value")}
+    old = Head.decode({**told, "stored_as": "units of (10, 6), else 0.0"}, name="x")
+    assert old.stored_as == (None, None)
+    assert Head.decode(HEAD, name="x").stored_as == ((10, 6), 0.0)
+
+
 def test_what_is_newer_says_so_whatever_it_is():
     with pytest.raises(FormatVersionError, match=r"x: format 7 .* reads up to 1"):
         Head.decode({"format": 7, "segments": "otherwise"}, name="x")
