@@ -192,13 +192,12 @@ def drop_index(array: AnyArray) -> bool:
     check_writable(array)
 
     def drop() -> bool:
-        target = Snapshot.of(array).target
-        if sync(target.is_empty()):
-            return False
-        sync(target.store.get("zarr.json", buffer_prototype))  # what is deleted is what this attempt sees
-        sync(target.store.delete("zarr.json"))  # first, so that no half is found
-        sync(target.delete_dir())
-        return True
+        found = [target for target in Snapshot.of(array).targets if not sync(target.is_empty())]
+        for target in found:
+            sync(target.store.get("zarr.json", buffer_prototype))  # what is deleted is what this attempt sees
+            sync(target.store.delete("zarr.json"))  # first, so that no half is found
+            sync(target.delete_dir())
+        return bool(found)
 
     return commit_once(array, drop)
 

@@ -17,6 +17,7 @@ from zarrvec.engine.traffic import Traffic
 from zarrvec.errors import CorruptError
 from zarrvec.faces.targets import repository_and_key
 from zarrvec.repository import Transaction
+from zarrvec.search.beside import Above, above, find
 from zarrvec.search.entries import create_entries
 from zarrvec.search.head import ATTRIBUTE
 from zarrvec.search.sources import Plain, Token, Versioned, Want
@@ -27,6 +28,8 @@ __all__ = ["Snapshot", "Want", "create_entries", "index_path_of"]
 
 def index_path_of(path: str) -> str:
     """Return the path of the group of an array's index, beside the array, or in it if it is the root of its store.
+
+    Of a plain store: of the one that the index lies in, see `zarrvec.search.beside`.
 
     Examples
     --------
@@ -47,6 +50,8 @@ class Snapshot:
         The array as it is there.
     path
         Where it is there.
+    higher
+        Where its group may be, if the array is all of a plain store.
 
     Examples
     --------
@@ -63,10 +68,13 @@ class Snapshot:
     Traffic(requests=3, bytes=..., rounds=3)
     """
 
-    __slots__ = ("_array", "_head", "_path", "_source", "stats")
+    __slots__ = ("_above", "_array", "_head", "_path", "_source", "stats")
 
-    def __init__(self, source: Versioned | Plain, array: AnyArray, path: str) -> None:
+    def __init__(
+        self, source: Versioned | Plain, array: AnyArray, path: str, higher: Above | None = None
+    ) -> None:
         self._source = source
+        self._above = higher
         self._array = array
         self._path = path
         self._head: bytes | None = None
@@ -85,7 +93,9 @@ class Snapshot:
         place = array.store_path
         found = repository_and_key(place.store, place.path)
         if found is None:
-            return cls(Plain(store=place.store), array, place.path)
+            return cls(
+                Plain(store=place.store), array, place.path, None if place.path else above(place.store)
+            )
         repository, path = found
         source = Versioned.of(repository)
         opened, traffic = source.open(path, index_path_of(path), array)
@@ -111,13 +121,23 @@ class Snapshot:
 
     @property
     def index_path(self) -> str:
-        """Path of the group of the index: in the repository of a zarrvec store, else in the array's store."""
+        """Path of the group of the index: in the repository of a zarrvec store, else in the store that it lies in."""
+        self._settle()
         return index_path_of(self._path)
 
     @property
     def target(self) -> StorePath:
         """Where the group of the index is written, on a zarrvec store by the handle that was given."""
-        return self._source.place_of(self.index_path)
+        path = self.index_path  # first, for it tells which source
+        return self._source.place_of(path)
+
+    @property
+    def targets(self) -> list[StorePath]:
+        """Where an index of the array may lie: `target`; and where it would not be seen for that."""
+        place = self._array.store_path
+        inside = Plain(store=place.store).place_of(index_path_of(""))
+        target = self.target
+        return [target] if self.is_versioned or place.path or target == inside else [target, inside]
 
     @property
     def is_versioned(self) -> bool:
@@ -147,7 +167,7 @@ class Snapshot:
         CorruptError
             If the metadata of its group can't be read.
         """
-        document = self._head if self.is_versioned else self._fetch([Want("zarr.json")])[0]
+        document = self._head if self._settle() or self.is_versioned else self._fetch([Want("zarr.json")])[0]
         if document is None:
             return None
         try:
@@ -217,6 +237,18 @@ class Snapshot:
     def units(self) -> Units:
         """Return the units in which the array is stored."""
         return Units.of(self._array, self._path)
+
+    def _settle(self) -> bool:
+        """Find out, once, where the index of an array lies that is all of a plain store; return whether its head was read."""
+        higher, self._above = self._above, None
+        if higher is None or not isinstance(self._source, Plain):
+            return False
+        found, traffic = find(self._source, index_path_of(""), higher, index_path_of(higher.name))
+        self.stats.add(traffic)
+        self._head = found.document
+        if found.is_beside:
+            self._source, self._path = Plain(store=higher.store), higher.name
+        return True
 
     def _generations(self, wants: Sequence[Want]) -> Generations | None:
         if not isinstance(self._source, Versioned):

@@ -186,9 +186,10 @@ class Plain:
     def read(self, wants: Sequence[Want]) -> tuple[list[memoryview | None], Traffic]:
         """Read parts of values in one wave; None where there is no value."""
         traffic = Traffic(rounds=1)
-        return sync(self._read(wants, traffic)), traffic
+        return sync(self.fetch(wants, traffic)), traffic
 
-    async def _read(self, wants: Sequence[Want], traffic: Traffic) -> list[memoryview | None]:
+    async def fetch(self, wants: Sequence[Want], traffic: Traffic) -> list[memoryview | None]:
+        """Do what `read` does, and add up what it cost but for rounds."""
         slots = asyncio.Semaphore(CONCURRENCY)
 
         async def get(key: str, byte_range: ByteRequest | None) -> memoryview | None:
