@@ -144,7 +144,12 @@ def commit_once(target: Any, function: Callable[[], T]) -> T:
 
 def append_once(array: zarr.Array[Any], values: npt.NDArray[Any], axis: int) -> tuple[int, ...]:
     """Append in the newest version, as a part of a commit; the array sees the new shape afterwards."""
-    newest = zarr.open_array(array.store_path.store, path=array.store_path.path, mode="r+")
+    newest = zarr.open_array(
+        array.store_path.store,
+        path=array.store_path.path,
+        mode="r+",
+        zarr_format=array.metadata.zarr_format,
+    )
     shape: tuple[int, ...] = newest.append(values, axis=axis)
     for name in ("metadata", "_chunk_grid"):
         if hasattr(newest.async_array, name):

@@ -108,6 +108,8 @@ class Built:
     second_from: float
     """Gain from which on a row got a second list."""
     calibration: Calibration
+    left_out: Int64 = field(default_factory=lambda: np.empty(0, dtype=np.int64))
+    """Ids of rows that are not, since they were deleted."""
     seconds: dict[str, float] = field(default_factory=dict)
     """By stage."""
 

@@ -4,7 +4,7 @@ Parts are written under names that were never used, the head after them; what it
 zarrvec store all that is one commit. Source: ``specs/vector-index.md``, section "Changes".
 """
 
-import re
+import asyncio
 from collections.abc import Hashable
 from typing import Any, Final
 
@@ -13,11 +13,13 @@ import numpy as np
 import numpy.typing as npt
 import zarr
 from zarr.core.sync import sync
+from zarr.storage import StorePath
 from zarr.types import AnyArray
 
 from zarrvec.errors import ReadOnlyError, SearchError
+from zarrvec.search.below import PartsBelow
 from zarrvec.search.cache import ROOTS
-from zarrvec.search.head import ATTRIBUTE, Deleted, Head, new_id
+from zarrvec.search.head import ATTRIBUTE, Deleted, Head, age_of, new_id
 from zarrvec.search.index import COVERAGE, QUERIES, UNCOVERED, read_deleted, renumbered
 from zarrvec.search.places import Snapshot
 from zarrvec.search.records import crc_of
@@ -26,8 +28,8 @@ from zarrvec.search.units import STAGED, Generations
 
 Int64 = npt.NDArray[np.int64]
 
-_OURS: Final = re.compile(f"[0-9a-f]{{{len(new_id())}}}|{COVERAGE}|{QUERIES}")
-"""Names of the parts of an index."""
+ABANDONED_SECONDS: Final = 86_400
+"""A part that no head names is not being written any more when its name is so old."""
 _HEAD_BYTES: Final = 16 << 10
 """About what a head takes in memory."""
 
@@ -113,6 +115,10 @@ def deleted_of(snapshot: Snapshot, head: Head | None) -> Int64:
     return renumbered(read_deleted(snapshot, head), head.deleted_ids.leading, snapshot.array.shape[:-1])
 
 
+class OvertakenError(Exception):
+    """Another writer changed the index since the head was read that a change rests on; on stores without versions only."""
+
+
 class Editor:
     """Writes parts of an index, then its head.
 
@@ -120,6 +126,8 @@ class Editor:
     ----------
     snapshot
         Of the array as it is.
+    before
+        The view by which the head was read that the change rests on, if not `snapshot`.
 
     Raises
     ------
@@ -127,10 +135,16 @@ class Editor:
         If something else is where the index belongs.
     """
 
-    def __init__(self, snapshot: Snapshot) -> None:
+    def __init__(self, snapshot: Snapshot, before: Snapshot | None = None) -> None:
         self._snapshot = snapshot
+        self._before = open_head(snapshot if before is None else before)
+        target = snapshot.target
+        self._parts: PartsBelow | None = None
+        if not snapshot.is_versioned:
+            self._parts = PartsBelow(target.store, (snapshot if before is None else before).document)
+            target = StorePath(self._parts)
         try:
-            self.group: zarr.Group = zarr.open_group(snapshot.target, mode="a", zarr_format=3)
+            self.group: zarr.Group = zarr.open_group(target, mode="a", zarr_format=3)
         except zarr.errors.ContainsArrayError as error:
             raise SearchError(
                 f"{snapshot.index_path!r} is an array, but the index of {snapshot.array.name!r} belongs there: move it"
@@ -144,7 +158,23 @@ class Editor:
                 f"{snapshot.array.name!r} belongs there: move it"
             )
 
-    def finish(self, head: Head, coverage: Generations | None, deleted: Int64 | None) -> Head:
+    def look_again(self, now: Snapshot) -> Head | None:
+        """Return the head as it is by now; the change rests on that from here on.
+
+        Raises
+        ------
+        OvertakenError
+            If the index was dropped meanwhile, and all that lay there.
+        """
+        newest = open_head(now)
+        if newest is None and self._before is not None:
+            raise OvertakenError
+        self._before = newest
+        return newest
+
+    def finish(
+        self, head: Head, coverage: Generations | None, deleted: Int64 | None, *, sweep: bool = False
+    ) -> Head:
         """Write what goes with the head, the head, and drop parts that it doesn't name; return it as it was written.
 
         Parameters
@@ -153,21 +183,43 @@ class Editor:
             Of the units, if the store is ours.
         deleted
             All deleted ids; None if they didn't change.
+        sweep
+            Whether to look for what a writer left that died, on stores without versions.
+
+        Raises
+        ------
+        OvertakenError
+            If another writer changed the index meanwhile. The head was not written.
         """
         if coverage is not None:
             self._cover(coverage)
         if deleted is not None:
             head = msgspec.structs.replace(head, deleted_ids=self._write_deleted(deleted))
+        if self._parts is None:
+            self.group.attrs[ATTRIBUTE] = head.encode()
+            kept = head.parts | {COVERAGE} | ({QUERIES} if head.calibration.source == "queries" else set())
+            self._drop({name for name in self._names() if _is_part(name)} - kept)
+            return head
+        sync(self._parts.settle())
+        if _revision(open_head(Snapshot.of(self._snapshot.array))) != _revision(self._before):
+            raise OvertakenError
         self.group.attrs[ATTRIBUTE] = head.encode()
-        kept = {segment.id for segment in head.segments} | {COVERAGE}
-        if head.deleted_ids is not None:
-            kept.add(head.deleted_ids.id)
-        if head.calibration.source == "queries":
-            kept.add(QUERIES)
-        for name in self._names():
-            if _is_part(name) and name not in kept:
-                sync(self._snapshot.target.store.delete_dir(name))
+        unnamed = set() if self._before is None else self._before.parts
+        if sweep:
+            unnamed.update(name for name in self._names() if (age_of(name) or 0) > ABANDONED_SECONDS)
+        unnamed -= head.parts
+        if unnamed:  # a later head may name what this one replaced
+            newest = open_head(Snapshot.of(self._snapshot.array))
+            self._drop(unnamed - (set() if newest is None else newest.parts))
         return head
+
+    def _drop(self, names: set[str]) -> None:
+        store = self._snapshot.target.store
+
+        async def drop() -> None:
+            await asyncio.gather(*(store.delete_dir(name) for name in sorted(names)))
+
+        sync(drop())
 
     def _names(self) -> list[str]:
         """Return what lies in the group, what was begun and never finished too."""
@@ -210,4 +262,8 @@ class Editor:
 
 
 def _is_part(name: str) -> bool:
-    return _OURS.fullmatch(name) is not None
+    return name in (COVERAGE, QUERIES) or age_of(name) is not None
+
+
+def _revision(head: Head | None) -> str | None:
+    return None if head is None else head.revision

@@ -14,11 +14,20 @@ import numpy.typing as npt
 from zarr.types import AnyArray
 
 from zarrvec.faces.api import append_once, commit_once, send_ahead
+from zarrvec.faces.pipeline import REDO_LIMIT
 from zarrvec.search.blocks import grid_of, plan_blocks
 from zarrvec.search.build import BLOCK_BYTES
-from zarrvec.search.editing import Editor, changed, check_writable, deleted_of, fits, open_head
+from zarrvec.search.editing import (
+    Editor,
+    OvertakenError,
+    changed,
+    check_writable,
+    deleted_of,
+    fits,
+    open_head,
+)
 from zarrvec.search.head import Head, Segment, new_id
-from zarrvec.search.index import UNCOVERED, open_index
+from zarrvec.search.index import UNCOVERED, Index, open_index
 from zarrvec.search.merging import copy_lists
 from zarrvec.search.places import Snapshot
 from zarrvec.search.placing import Lister
@@ -55,51 +64,81 @@ def append(array: AnyArray, vectors: npt.NDArray[Any]) -> tuple[int, ...]:
         if head is None or not fits(before.array, head):
             return append_once(array, vectors, 0)
         stop = before.array.shape[0]  # before the handle that was given learns the new shape
-        counts_alike = (
-            before.array.shape[1:-1] == head.leading[1:] and stored_as(before.array) == head.stored_as
-        )
-        uncovered = open_index(before, head).uncovered if counts_alike else None
+        index = None
+        if before.array.shape[1:-1] == head.leading[1:] and stored_as(before.array) == head.stored_as:
+            index = open_index(before, head)
+        if stop < head.leading[0] and not before.is_versioned:
+            head = _cut(before, head, stop)
+            before = Snapshot.of(array)
         shape = append_once(array, vectors, 0)
         send_ahead(array)
-        head = _undelete(array, head, stop)
-        if counts_alike:
-            _extend(array, head, stop, uncovered, vectors)
+        for _ in range(REDO_LIMIT):
+            try:
+                _follow(array, before, head, index, stop, vectors)
+                break
+            except OvertakenError:  # the rows are in no list of the new index, but must not be hidden by it
+                before, index = Snapshot.of(array), None
+                head = open_head(before)
+                if head is None or not fits(before.array, head):
+                    break
         return shape
 
     return commit_once(array, extend)
 
 
-def _undelete(array: AnyArray, head: Head, stop: int) -> Head:
-    """Return the head of an index that no longer hides new rows which got the ids of deleted ones that were cut off."""
-    if not head.deleted:
-        return head
+def _cut(snapshot: Snapshot, head: Head, stop: int) -> Head:
+    """Take rows out of the index that were cut off, where only the length of the array tells of new ones in their places."""
+    head = changed(head, leading=(stop, *head.leading[1:]), cut=True)
+    return Editor(snapshot).finish(head, None, None)
+
+
+def _follow(
+    array: AnyArray,
+    before: Snapshot,
+    head: Head,
+    index: Index | None,
+    stop: int,
+    vectors: npt.NDArray[Any],
+) -> None:
+    """Change the index after rows were appended behind `stop`."""
     now = Snapshot.of(array)
-    deleted = deleted_of(now, head)
-    there = deleted < stop * math.prod(now.array.shape[1:-1])
-    return head if there.all() else Editor(now).finish(changed(head), None, deleted[there])
+    deleted = None
+    if head.deleted:
+        ids = deleted_of(now, head) if index is None else index.deleted
+        there = ids < stop * math.prod(
+            now.array.shape[1:-1]
+        )  # new rows may have got the ids of ones that were cut off
+        deleted = None if there.all() else ids[there]
+    done = index is not None and _extend(now, before, head, index, stop, vectors, deleted)
+    if not done and deleted is not None:
+        Editor(now, before).finish(changed(head), None, deleted)
 
 
 def _extend(
-    array: AnyArray, head: Head, stop: int, uncovered: Mask | None, vectors: npt.NDArray[Any]
-) -> None:
-    """Put the rows from `stop` on, and those that waited, into a segment if they are enough."""
+    now: Snapshot,
+    before: Snapshot,
+    head: Head,
+    index: Index,
+    stop: int,
+    vectors: npt.NDArray[Any],
+    deleted: Int64 | None,
+) -> bool:
+    """Put the rows from `stop` on, and those that waited, into a segment if they are enough; return whether it was done."""
     start = head.leading[0]
-    if start > stop:
-        return  # it was cut shorter than the index knows it: rows of old ids come back
+    if start > stop or head.cut or (head.grid and not now.is_versioned):
+        return False  # lists have rows of these ids as they were once
     row_bytes = math.prod(head.leading[1:]) * head.width * vectors.itemsize
     if (stop - start + len(vectors)) * row_bytes < PENDING_BYTES:
-        return
-    now = Snapshot.of(array)
-    editor = Editor(now)
+        return False
+    editor = Editor(now, before)
     segments = head.segments
     with Spool(head.layout) as spool:
-        index = open_index(now, head)
         lister = Lister(index.centroids.load(now).compass.vectors, head.second_from)
         rows, squares = 0, 0.0
         for ids, new in _blocks(now.array, start, stop, vectors):
             kept_rows, kept = indexed_rows(new, head.metric, index.centroids.origin)
             if beyond_float32(new, kept).size:
-                return  # they stay in no list, and all that come with them
+                return False  # they stay in no list, and all that come with them
             squares += lister.place(ids[kept], kept_rows, spool).squares
             rows += len(kept_rows)
         if rows:
@@ -132,9 +171,10 @@ def _extend(
             segments=segments,
             grid=now.units().grid if now.is_versioned else (),
         ),
-        _coverage(now, head, uncovered),
-        None,
+        _coverage(now, head, index.uncovered),
+        deleted,
     )
+    return True
 
 
 def _blocks(

@@ -5,7 +5,9 @@ it already, and two that change the index at one time conflict over it.
 """
 
 import math
+import re
 import secrets
+import time
 from collections.abc import Iterator
 from itertools import pairwise
 from typing import Annotated, Any, Final, Literal, NamedTuple, Self, TypeAlias
@@ -30,6 +32,11 @@ Share: TypeAlias = Annotated[float, msgspec.Meta(ge=0, le=1)]
 Name: TypeAlias = Annotated[str, msgspec.Meta(pattern="^[0-9a-z]{1,64}$")]
 """It becomes a part of keys, so it must not lead out of the group."""
 Crc: TypeAlias = Annotated[int, msgspec.Meta(ge=0, lt=2**32)]
+
+
+_ID: Final = re.compile("[0-9a-f]{24}")
+_OLD_ID: Final = re.compile("[0-9a-f]{16}")
+"""As names were before they told when they were made."""
 
 
 class StoredAs(NamedTuple):
@@ -57,8 +64,21 @@ class Groups(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def new_id() -> str:
-    """Return a name for a part of an index or a revision that nobody has used."""
-    return secrets.token_hex(8)
+    """Return a name for a part of an index or a revision that nobody has used; it tells when it was made."""
+    return f"{int(time.time()):08x}{secrets.token_hex(8)}"
+
+
+def age_of(name: str) -> float | None:
+    """Return how many seconds ago a name of `new_id` was made; None if it isn't one.
+
+    Examples
+    --------
+    >>> 0 <= age_of(new_id()) < 60, age_of("0123456789abcdef") == math.inf, age_of("coverage")
+    (True, True, None)
+    """
+    if _OLD_ID.fullmatch(name):
+        return math.inf
+    return time.time() - int(name[:8], 16) if _ID.fullmatch(name) else None
 
 
 class Segment(msgspec.Struct, frozen=True, kw_only=True):
@@ -191,6 +211,8 @@ class Head(msgspec.Struct, frozen=True, kw_only=True):
     """Units of the source along each axis, which the array ``coverage`` counts in; empty on a store without versions."""
     segments: tuple[Segment, ...]
     """The first has the centroids."""
+    cut: bool = False
+    """Whether lists may hold rows behind `leading`, as they were when the array was longer; None must be added then."""
     deleted_ids: Deleted | None = None
     """Ids that are not to be found; None if there are none."""
     calibration: Calibration
@@ -243,6 +265,12 @@ class Head(msgspec.Struct, frozen=True, kw_only=True):
     def covered(self) -> int:
         """Rows of the leading shape, the ones that can't be found included."""
         return int(np.prod(self.leading, dtype=np.int64))
+
+    @property
+    def parts(self) -> set[str]:
+        """Names of the parts that belong to it, but for `coverage` and `queries`, which are the same for all heads."""
+        deleted = set() if self.deleted_ids is None else {self.deleted_ids.id}
+        return deleted.union(segment.id for segment in self.segments)
 
     def encode(self) -> dict[str, Any]:
         """Return it as the value of the attribute."""

@@ -140,7 +140,10 @@ def _open_index(snapshot: Snapshot, head: Head) -> Index:
             _numbers(coverage, "<u8", head.units, f"{name}/{COVERAGE}"),
             _deleted(deleted, head.deleted_ids, name),
         )
-    ROOTS.put_many({key: (value, _size(value)) for key, value in opened.items()})
+    lasting = opened.keys()
+    if snapshot.transaction is not None:  # at its end the coverage may be written anew
+        lasting = lasting - {state}
+    ROOTS.put_many({key: (opened[key], _size(opened[key])) for key in lasting})
     held |= opened
     blocks_of = _parts(entries, (len(reader.wants([(0, reader.rows)])) for reader in whole))
     for segment, reader, blocks in zip(missing if whole else [], whole, blocks_of, strict=True):
@@ -304,8 +307,8 @@ def _uncovered(
         return np.ones(leading, dtype=np.bool_)  # the ids in the lists count other rows
     if head.stored_as != stored_as(snapshot.array):
         return np.ones(leading, dtype=np.bool_)  # it was made anew
-    if generations is not None and not head.grid:
-        return np.ones(leading, dtype=np.bool_)  # the index was written where there are no versions
+    if (generations is None) == bool(head.grid):
+        return np.ones(leading, dtype=np.bool_)  # written where there are versions, copied where not, or so
     stale = None
     if generations is not None:
         units = snapshot.units()

@@ -17,13 +17,14 @@ from zarr.core.buffer.cpu import buffer_prototype
 from zarr.core.sync import sync
 from zarr.types import AnyArray
 
-from zarrvec.errors import OptionError, SearchError
+from zarrvec.errors import ConflictError, OptionError, SearchError
 from zarrvec.faces.api import commit_once
+from zarrvec.faces.pipeline import REDO_LIMIT
 from zarrvec.search.blocks import grid_of
 from zarrvec.search.build import BUILD_MEMORY_BYTES, Built, Progress, Recipe, build, silent
-from zarrvec.search.editing import Editor, changed, check_writable, deleted_of, need_head, open_head
+from zarrvec.search.editing import Editor, OvertakenError, changed, check_writable, deleted_of, need_head
 from zarrvec.search.head import Head, new_id
-from zarrvec.search.index import QUERIES, UNCOVERED
+from zarrvec.search.index import QUERIES, UNCOVERED, renumbered
 from zarrvec.search.inputs import as_ids, as_queries, check_array, check_memory, is_integer
 from zarrvec.search.metrics import Metric
 from zarrvec.search.places import Snapshot
@@ -105,11 +106,17 @@ def store(
 
     What others changed in the array since then is not covered, whatever they did to its index.
     """
+
+    def write() -> Head:
+        return _store(array, snapshot, generations, built, metric, options, queries, started, progress)
+
     with built.spool:
-        return commit_once(
-            array,
-            lambda: _store(array, snapshot, generations, built, metric, options, queries, started, progress),
-        )
+        for _ in range(REDO_LIMIT):
+            try:
+                return commit_once(array, write)
+            except OvertakenError:  # it was dropped, and what had been written of this one too
+                continue
+    raise _overtaken(array)
 
 
 def _store(
@@ -126,8 +133,6 @@ def _store(
     if built.beyond.size:
         generations = _without(generations, snapshot, built.beyond)
     now = Snapshot.of(array)
-    before = open_head(now)
-    deleted = deleted_of(now, before)
     editor = Editor(now)
     segment = write_segment(
         editor.group,
@@ -170,7 +175,32 @@ def _store(
     )
     if queries is not None:
         write_whole(editor.group, QUERIES, queries.astype("<f4"))
-    return editor.finish(head, generations, deleted)
+    return _finish(array, editor, head, generations, built.left_out)
+
+
+def _finish(
+    array: AnyArray, editor: Editor, head: Head, generations: Generations | None, left_out: Int64
+) -> Head:
+    """Write the head, and take over the deleted rows of whatever index is there by then."""
+    for _ in range(REDO_LIMIT):
+        now = Snapshot.of(array)
+        deleted = deleted_of(now, editor.look_again(now))
+        if not np.isin(renumbered(left_out, head.leading, now.array.shape[:-1]), deleted).all():
+            raise ConflictError(
+                f"array {array.name!r}: rows that were deleted when this began can be found again, but are in none of its "
+                "lists; call optimize() once more."
+            )
+        try:
+            return editor.finish(head, generations, deleted, sweep=True)
+        except OvertakenError:
+            continue
+    raise _overtaken(array)
+
+
+def _overtaken(array: AnyArray) -> ConflictError:
+    return ConflictError(
+        f"array {array.name!r}: others changed its index {REDO_LIMIT} times meanwhile; let fewer write at once."
+    )
 
 
 def _without(generations: Generations | None, snapshot: Snapshot, ids: Int64) -> Generations:
@@ -216,4 +246,9 @@ def delete(array: AnyArray, ids: npt.ArrayLike) -> int:
             Editor(snapshot).finish(changed(head), None, deleted)
         return len(deleted) - len(before)
 
-    return commit_once(array, mark)
+    for _ in range(REDO_LIMIT):
+        try:
+            return commit_once(array, mark)
+        except OvertakenError:
+            continue
+    raise _overtaken(array)

@@ -110,7 +110,7 @@ def _cost(snapshot: Snapshot, head: Head, started: float) -> dict[str, Any]:
 def _holds_waste(snapshot: Snapshot, head: Head) -> bool:
     """Return whether there are entries of rows that were deleted or cut off."""
     rows = math.prod(snapshot.array.shape[:-1])
-    return head.deleted > int(head.options.get("deleted", 0)) or rows < head.covered
+    return head.deleted > int(head.options.get("deleted", 0)) or rows < head.covered or head.cut
 
 
 def _why(report: dict[str, Any], overgrown: Mask) -> str:
@@ -170,7 +170,8 @@ class _Merger:
         fresh = index.uncovered
         self._fresh = np.zeros(rows, dtype=np.bool_) if fresh is None else fresh.reshape(-1).copy()
         alive = np.ones(rows, dtype=np.bool_)
-        alive[index.deleted[index.deleted < rows]] = False
+        self._deleted = index.deleted[index.deleted < rows]
+        alive[self._deleted] = False
         self._kept = alive & ~self._fresh
         self._fresh &= alive
         self._beyond: list[Int64] = []
@@ -217,6 +218,7 @@ class _Merger:
             spool=spool,
             rows=rows,
             beyond=_joined(self._beyond),
+            left_out=self._deleted,
             spread=squares / max(1, head.rows + int(np.count_nonzero(self._fresh))),
             trained_spread=head.trained_spread,
             second_from=head.second_from,

@@ -62,13 +62,14 @@ class Snapshot:
     ('emb.vec', False, None)
     >>> group = zarr.create_group(snapshot.target, attributes={"zarrvec_index": {"format": 1}})
     >>> _ = group.create_array("ids", data=np.arange(4, dtype="u1"), compressors=None)
+    >>> snapshot = Snapshot.of(array)
     >>> snapshot.head(), [bytes(part) for part in snapshot.read([Want("ids/c/0", 1, 3)])]
     ({'format': 1}, [b'\x01\x02'])
     >>> snapshot.stats
-    Traffic(requests=3, bytes=..., rounds=3)
+    Traffic(requests=2, bytes=..., rounds=2)
     """
 
-    __slots__ = ("_above", "_array", "_head", "_path", "_source", "stats")
+    __slots__ = ("_above", "_array", "_head", "_is_read", "_path", "_source", "stats")
 
     def __init__(
         self, source: Versioned | Plain, array: AnyArray, path: str, higher: Above | None = None
@@ -78,6 +79,7 @@ class Snapshot:
         self._array = array
         self._path = path
         self._head: bytes | None = None
+        self._is_read = isinstance(source, Versioned)
         self.stats = Traffic()
         """What reading through the snapshot cost: on a zarrvec store reads of packs, elsewhere calls of the store."""
 
@@ -160,24 +162,32 @@ class Snapshot:
         return self._source.token if isinstance(self._source, Versioned) else None
 
     def head(self) -> dict[str, Any] | None:
-        """Return what the index says of itself; None if there is no index. Elsewhere than on a zarrvec store, one request.
+        """Return what the index says of itself; None if there is no index. Elsewhere than on a zarrvec store, one request once.
 
         Raises
         ------
         CorruptError
             If the metadata of its group can't be read.
         """
-        document = self._head if self._settle() or self.is_versioned else self._fetch([Want("zarr.json")])[0]
-        if document is None:
+        if not self._settle() and not self._is_read:
+            found = self._fetch([Want("zarr.json")])[0]
+            self._head = None if found is None else bytes(found)
+        self._is_read = True
+        if self._head is None:
             return None
         try:
-            head: dict[str, Any] | None = json.loads(bytes(document)).get("attributes", {}).get(ATTRIBUTE)
+            head: dict[str, Any] | None = json.loads(self._head).get("attributes", {}).get(ATTRIBUTE)
         except (ValueError, AttributeError, RecursionError) as error:
             raise CorruptError(
                 f"{self._source.name}, {self.index_path}/zarr.json: no metadata of a zarr group ({error}). Make the index "
                 "anew: array.vec.drop_index(), then array.vec.build_index()."
             ) from error
         return head
+
+    @property
+    def document(self) -> bytes | None:
+        """Metadata document of the group of the index, as `head` read it last; None if there was none."""
+        return self._head
 
     def read(self, wants: Sequence[Want]) -> list[memoryview]:
         """Read parts of the index, with keys below its group, in one wave of requests.
@@ -245,7 +255,7 @@ class Snapshot:
             return False
         found, traffic = find(self._source, index_path_of(""), higher, index_path_of(higher.name))
         self.stats.add(traffic)
-        self._head = found.document
+        self._head, self._is_read = found.document, True
         if found.is_beside:
             self._source, self._path = Plain(store=higher.store), higher.name
         return True
