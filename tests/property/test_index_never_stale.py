@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from zarr.storage import FsspecStore, LocalStore, MemoryStore
 
 import zarrvec
+from zarrvec.cli.copying import copy_store, open_source
 from zarrvec.search import extending, groups, optimize
 from zarrvec.search.metrics import pair_distances, unit_rows
 
@@ -91,6 +92,8 @@ other = st.one_of(
     st.tuples(st.just("erase chunk"), st.integers(0, 5)),
     st.tuples(st.just("reopen"), st.sampled_from(["url", "local", "pickle"])),
     st.tuples(st.just("revert")),
+    st.tuples(st.just("go back"), st.integers(1, 6)),
+    st.tuples(st.just("copy")),
     st.tuples(st.just("make anew"), st.booleans()),
 )
 on_ours = st.lists(st.one_of(simple, simple, other), min_size=1, max_size=9)
@@ -99,6 +102,7 @@ elsewhere = st.lists(
         appended,
         st.tuples(st.just("plain append"), st.integers(1, 12), seeds),
         st.tuples(st.just("grow"), st.just(0), st.integers(1, 9)),
+        st.tuples(st.just("cut and append"), st.integers(1, 30), st.integers(1, 25), seeds),
         st.tuples(st.just("delete"), anywhere),
         st.tuples(st.just("optimize")),
         st.tuples(st.just("build")),
@@ -133,6 +137,9 @@ class Machine:
         self.indexed = True
         self.grown = 0
         self.array.vec.build_index(metric=case.metric, nlist=5)
+        self.past: list[Any] = []
+        """On our stores: numbers of commits, and what there was then."""
+        self.remember()
 
     def make(self, fill: float) -> zarr.Array[Any]:
         case = self.case
@@ -220,6 +227,9 @@ class Machine:
                 self.resize(*given)
             case "shrink":
                 self.resize(given[0], -given[1])
+            case "cut and append":
+                self.resize(0, -given[0])
+                self.apply("append", *given[1:])
             case "delete":
                 if self.indexed:
                     deleted = self.deleted
@@ -279,11 +289,30 @@ class Machine:
             self.apply("set", (3, 9), slice(None), 8)
             zarrvec.revert(self.root, number)
             self.restore(before)
+        elif kind == "go back":
+            number, then = self.past[-min(given[0], len(self.past))]
+            zarrvec.revert(self.root, number)
+            self.restore(then)
+        elif kind == "copy":
+            copied = f"{self.url}.copy"
+            source, target = (
+                open_source(f"zarrvec://{self.url}", {}),
+                zarrvec.open_store(f"zarrvec://{copied}"),
+            )
+            copy_store(source, target.repository, "", message="copy")
+            self.url, self.past = copied, []
+            self.restore(before)
         else:
             self.apply(kind, *given)
+        self.remember()
+
+    def remember(self):
+        if self.case.store in OURS:
+            state = self.data.copy(), set(self.hidden), self.indexed
+            self.past.append((zarrvec.history(self.root, limit=1)[0].number, state))
 
     def restore(self, before):
-        self.data, self.hidden, self.indexed = before
+        self.data, self.hidden, self.indexed = before[0].copy(), set(before[1]), before[2]
         self.root = self.open(self.case.store)
         self.array = self.root["emb"]
 

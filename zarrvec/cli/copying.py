@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Final, Protocol
 
@@ -18,11 +19,12 @@ from zarrvec.engine.reader import Request
 from zarrvec.engine.version import View
 from zarrvec.errors import NotAStoreError, OptionError
 from zarrvec.faces.location import split_local
-from zarrvec.faces.renumbering import INDEX_DOCUMENT, without_coverage
+from zarrvec.faces.renumbering import INDEX_DOCUMENT, indexes_among, with_coverage, without_coverage
 from zarrvec.faces.store import ZarrVecStore
 from zarrvec.faces.targets import open_store
 from zarrvec.format.keys import METADATA_NAMES, is_metadata, sort_key
 from zarrvec.repository import Repository, Transaction
+from zarrvec.types import Entry
 
 BATCH_BYTES: Final = 32 << 20
 """About what is read before it is handed on."""
@@ -56,6 +58,10 @@ class Source(Protocol):
 
     async def read(self, keys: Sequence[str]) -> list[bytes]:
         """Read values."""
+        ...
+
+    async def renumbered(self) -> dict[str, bytes]:
+        """Return what is to be written in place of values that go by the numbers of commits of the source."""
         ...
 
 
@@ -113,12 +119,17 @@ class _OurSource:
         self.place = store.repository.place
 
     def keys(self) -> list[str]:
-        async def names() -> list[str]:
-            reader = (await self._repository.engine()).reader
-            return [key async for key, _ in list_entries(reader, self._view, self._prefix)]
+        return [*self._entries]
 
+    @cached_property
+    def _entries(self) -> dict[str, Entry]:
         cut = len(self._prefix) + 1 if self._prefix else 0
-        return [key[cut:] for key in run_sync(names())]
+
+        async def entries() -> dict[str, Entry]:
+            reader = (await self._repository.engine()).reader
+            return {key[cut:]: entry async for key, entry in list_entries(reader, self._view, self._prefix)}
+
+        return run_sync(entries())
 
     async def read(self, keys: Sequence[str]) -> list[bytes]:
         full = [f"{self._prefix}/{key}" if self._prefix else key for key in keys]
@@ -126,6 +137,14 @@ class _OurSource:
         return [
             _there(key, None if value is None else value.data) for key, value in zip(keys, found, strict=True)
         ]
+
+    async def renumbered(self) -> dict[str, bytes]:
+        """Indexes cover in the copy, which is one commit, what they cover here."""
+        told: dict[str, bytes] = {}
+        for index in indexes_among(self._entries):
+            values = dict(zip(index, await self.read(index), strict=True))
+            told |= with_coverage(index, values, self._entries, lambda _: True)
+        return told
 
 
 class _PlainSource:
@@ -142,6 +161,10 @@ class _PlainSource:
 
     async def read(self, keys: Sequence[str]) -> list[bytes]:
         return list(await asyncio.gather(*(self._read_one(key) for key in keys)))
+
+    async def renumbered(self) -> dict[str, bytes]:
+        """Nothing is known of what changed there since an index was built."""
+        return {}
 
     async def _read_one(self, key: str) -> bytes:
         async with self._slots:
@@ -212,12 +235,13 @@ async def _copy(
 ) -> int:
     """Read a batch while the one before is written; how many keys it has follows from how long they are."""
     done = value_bytes = 0
+    renumbered = await source.renumbered()
     size = FIRST_BATCH_KEYS
     while done < len(keys):
         batch = keys[done : done + size]
         values = await source.read(batch)
         values = [
-            without_coverage(data) if key.endswith(INDEX_DOCUMENT) else data
+            renumbered.get(key) or (without_coverage(data) if key.endswith(INDEX_DOCUMENT) else data)
             for key, data in zip(batch, values, strict=True)
         ]
         puts = {f"{prefix}/{key}" if prefix else key: data for key, data in zip(batch, values, strict=True)}

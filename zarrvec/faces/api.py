@@ -16,7 +16,7 @@ from zarrvec.engine.reader import Request
 from zarrvec.engine.version import View, open_version
 from zarrvec.errors import ConflictError, OptionError, ReadOnlyError
 from zarrvec.faces.pipeline import REDO_LIMIT
-from zarrvec.faces.renumbering import COVERAGE_VALUE, INDEX_DOCUMENT, without_coverage
+from zarrvec.faces.renumbering import indexes_among, with_coverage
 from zarrvec.faces.store import ZarrVecStore
 from zarrvec.faces.targets import repository_and_key, repository_of
 from zarrvec.format.commit import Commit
@@ -325,15 +325,19 @@ def revert(target: Any, ref: str | int | datetime, *, message: str = "") -> Comm
             for key, entry in wanted.items()
             if key not in there or there[key].generation != entry.generation
         ]
-        covered = [key.removesuffix(COVERAGE_VALUE) for key in restored if key.endswith(COVERAGE_VALUE)]
-        documents = [key for key in (f"{path}{INDEX_DOCUMENT}" for path in covered) if key in wanted]
-        for key in {*restored, *documents}:
+        rewritten = set(restored)
+        renumbered: dict[str, bytes] = {}
+        for index in indexes_among(wanted):
+            found = await repository.read([Request(key) for key in index], View(version=past))
+            values = {
+                key: bytes(value.data) for key, value in zip(index, found, strict=True) if value is not None
+            }
+            renumbered.update(with_coverage(index, values, wanted, rewritten.__contains__))
+        for key in {*restored, *renumbered}:
             staging.expect(key, there[key].generation if key in there else 0)
             staging.place(key, wanted[key])
-        found = await repository.read([Request(key) for key in documents], View(version=past))
-        for key, document in zip(documents, found, strict=True):
-            if document is not None:
-                await staging.put(key, without_coverage(bytes(document.data)))
+        for key, value in renumbered.items():
+            await staging.put(key, value)
         for key in there.keys() - wanted.keys():
             staging.expect(key, there[key].generation)
             staging.delete(key)

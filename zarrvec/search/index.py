@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from zarrvec.errors import CorruptError
+from zarrvec.faces import renumbering
 from zarrvec.search.blocks import grid_of
 from zarrvec.search.cache import LISTS, ROOTS, CachedList
 from zarrvec.search.depth import Compass
@@ -35,8 +36,7 @@ _INDEX_BYTES: Final = 4 << 10
 COVERAGE: Final = "coverage"
 QUERIES: Final = "queries"
 """(c, d) float32: what the recall was measured on, if the caller gave it."""
-UNCOVERED: Final = 2**64 - 2
-"""Coverage of a unit that holds rows which are not in the lists as they are."""
+UNCOVERED: Final = renumbering.UNCOVERED
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -140,9 +140,9 @@ def _open_index(snapshot: Snapshot, head: Head) -> Index:
             _numbers(coverage, "<u8", head.units, f"{name}/{COVERAGE}"),
             _deleted(deleted, head.deleted_ids, name),
         )
-    lasting = opened.keys()
+    lasting = set(opened)
     if snapshot.transaction is not None:  # at its end the coverage may be written anew
-        lasting = lasting - {state}
+        lasting.discard(state)
     ROOTS.put_many({key: (opened[key], _size(opened[key])) for key in lasting})
     held |= opened
     blocks_of = _parts(entries, (len(reader.wants([(0, reader.rows)])) for reader in whole))

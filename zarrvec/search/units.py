@@ -18,6 +18,7 @@ from zarr.types import AnyArray
 from zarrvec.engine.reader import Reader
 from zarrvec.engine.version import View
 from zarrvec.errors import SearchError
+from zarrvec.faces import renumbering
 from zarrvec.format.keys import is_below, is_metadata
 from zarrvec.format.table import DELETED, Table
 from zarrvec.layout.delta import Delta
@@ -30,7 +31,7 @@ Generations: TypeAlias = npt.NDArray[np.uint64]
 Pages: TypeAlias = list[tuple[Location, Table]]
 """Pages of a manifest, and where they stand."""
 
-STAGED: Final = 2**64 - 1
+STAGED: Final = renumbering.STAGED
 """Generation of a unit that an open transaction wrote: its commit has no number yet."""
 _MEMORY_BYTES: Final = 32 << 20
 _NUMBER: Final = "(0|[1-9][0-9]{0,17})"
