@@ -364,4 +364,4 @@ def _promised(calibration: Calibration, depth: Depth, k: float, bits: int) -> fl
     if curve is None:
         return None
     found = float(np.interp(depth.nprobe, calibration.nprobe, curve.recall))
-    return max(0.0, found - (0.0 if depth.rerank else curve.loss[str(bits)]))
+    return max(0.0, found - (0.0 if depth.rerank else calibration.loss_at(k, bits=bits)))

@@ -154,7 +154,7 @@ class Calibration(msgspec.Struct, frozen=True, kw_only=True):
         recall
             Share asked for; what was measured reaches it with a standard error to spare.
         k
-            Hits; between those measured, the curve of the next one holds, beyond them that of the last.
+            Hits; between those measured, the curve of the next one holds, beyond them that of the last; see `loss_at` too.
         bits
             Of the codes that the ranking rests on; None if it rests on the rows themselves.
 
@@ -169,11 +169,8 @@ class Calibration(msgspec.Struct, frozen=True, kw_only=True):
         >>> known.nprobe_for(0.999, 10, bits=None), known.nprobe_for(0.8, 200, bits=None)
         (16, 4)
         """
-        last = next((curve for curve in self.curves if curve.k >= k), self.curves[-1])
-        return self._nprobe_on(last, recall, bits)
-
-    def _nprobe_on(self, curve: Curve, recall: float, bits: int | None) -> int | None:
-        wanted = recall + (curve.loss[str(bits)] if bits is not None else 0.0)
+        curve = next((curve for curve in self.curves if curve.k >= k), self.curves[-1])
+        wanted = recall + (self.loss_at(k, bits=bits) if bits is not None else 0.0)
         if wanted > 1.0:
             return None
         sure = np.maximum.accumulate(np.subtract(curve.recall, curve.error))
@@ -184,6 +181,23 @@ class Calibration(msgspec.Struct, frozen=True, kw_only=True):
         low, high = self.nprobe[place - 1], self.nprobe[place]
         part = (wanted - sure[place - 1]) / (sure[place] - sure[place - 1])
         return int(np.ceil(low + part * (high - low)))
+
+    def loss_at(self, k: float, *, bits: int) -> float:
+        """Return what codes of so many bits lose of k hits: between two k that were measured, as much as at the worse of them.
+
+        Codes tell far from near better than near from nearest, so less is mostly lost of more hits. Where rows come in
+        clusters nearly nothing is lost of as many hits as a cluster has rows.
+
+        Examples
+        --------
+        >>> curves = [Curve(k=k, recall=(1.0,), error=(0.0,), loss={"4": loss}) for k, loss in ((1, 0.4), (10, 0.2), (100, 0.1))]
+        >>> known = Calibration(source="rows", queries=100, nprobe=(1,), curves=tuple(curves), far=1.0)
+        >>> [known.loss_at(k, bits=4) for k in (1, 2, 10, 20, 200)]
+        [0.4, 0.4, 0.2, 0.2, 0.1]
+        """
+        above = next((curve for curve in self.curves if curve.k >= k), self.curves[-1])
+        below = [curve for curve in self.curves if curve.k <= k]
+        return max(curve.loss[str(bits)] for curve in (above, *below[-1:]))
 
 
 class Head(msgspec.Struct, frozen=True, kw_only=True):
