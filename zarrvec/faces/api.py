@@ -142,14 +142,23 @@ def commit_once(target: Any, function: Callable[[], T]) -> T:
     )
 
 
-def append_once(array: zarr.Array[Any], values: npt.NDArray[Any], axis: int) -> tuple[int, ...]:
-    """Append in the newest version, as a part of a commit; the array sees the new shape afterwards."""
-    newest = zarr.open_array(
-        array.store_path.store,
-        path=array.store_path.path,
-        mode="r+",
-        zarr_format=array.metadata.zarr_format,
-    )
+def newest_of(array: zarr.Array[Any]) -> zarr.Array[Any]:
+    """Open an array anew, as it is by now."""
+    place = array.store_path
+    return zarr.open_array(place.store, path=place.path, mode="r+", zarr_format=array.metadata.zarr_format)
+
+
+def append_once(
+    array: zarr.Array[Any], values: npt.NDArray[Any], axis: int, newest: zarr.Array[Any] | None = None
+) -> tuple[int, ...]:
+    """Append in the newest version, as a part of a commit; the array sees the new shape afterwards.
+
+    Parameters
+    ----------
+    newest
+        The array as `newest_of` returned it, if that was asked already.
+    """
+    newest = newest_of(array) if newest is None else newest
     shape: tuple[int, ...] = newest.append(values, axis=axis)
     for name in ("metadata", "_chunk_grid"):
         if hasattr(newest.async_array, name):

@@ -4,6 +4,7 @@ They wait until there is a megabyte of them, then they become a segment with the
 as in a log-structured merge tree. Source: ``specs/vector-index.md``, section "Changes".
 """
 
+import contextlib
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import closing
@@ -13,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from zarr.types import AnyArray
 
-from zarrvec.faces.api import append_once, commit_once, send_ahead
+from zarrvec.faces.api import append_once, commit_once, newest_of, send_ahead
 from zarrvec.faces.pipeline import REDO_LIMIT
 from zarrvec.search.blocks import grid_of, plan_blocks
 from zarrvec.search.build import BLOCK_BYTES
@@ -59,18 +60,22 @@ def append(array: AnyArray, vectors: npt.NDArray[Any]) -> tuple[int, ...]:
     check_writable(array)
 
     def extend() -> tuple[int, ...]:
-        before = Snapshot.of(array)
+        before, newest = Snapshot.of(array), None
+        if not before.is_versioned:  # the handle that was given may be older than others' appends
+            newest = newest_of(array)
+            before = Snapshot.of(newest)
         head = open_head(before)
         if head is None or not fits(before.array, head):
-            return append_once(array, vectors, 0)
+            return append_once(array, vectors, 0, newest)
         stop = before.array.shape[0]  # before the handle that was given learns the new shape
         index = None
         if before.array.shape[1:-1] == head.leading[1:] and stored_as(before.array) == head.stored_as:
             index = open_index(before, head)
         if stop < head.leading[0] and not before.is_versioned:
-            head = _cut(before, head, stop)
-            before = Snapshot.of(array)
-        shape = append_once(array, vectors, 0)
+            with contextlib.suppress(OvertakenError):
+                _cut(before, head, stop)
+            return extend()
+        shape = append_once(array, vectors, 0, newest)
         send_ahead(array)
         for _ in range(REDO_LIMIT):
             try:
@@ -86,10 +91,9 @@ def append(array: AnyArray, vectors: npt.NDArray[Any]) -> tuple[int, ...]:
     return commit_once(array, extend)
 
 
-def _cut(snapshot: Snapshot, head: Head, stop: int) -> Head:
+def _cut(snapshot: Snapshot, head: Head, stop: int) -> None:
     """Take rows out of the index that were cut off, where only the length of the array tells of new ones in their places."""
-    head = changed(head, leading=(stop, *head.leading[1:]), cut=True)
-    return Editor(snapshot).finish(head, None, None)
+    Editor(snapshot).finish(changed(head, leading=(stop, *head.leading[1:]), cut=True), None, None)
 
 
 def _follow(
@@ -105,9 +109,8 @@ def _follow(
     deleted = None
     if head.deleted:
         ids = deleted_of(now, head) if index is None else index.deleted
-        there = ids < stop * math.prod(
-            now.array.shape[1:-1]
-        )  # new rows may have got the ids of ones that were cut off
+        # new rows may have got the ids of ones that were cut off
+        there = ids < stop * math.prod(now.array.shape[1:-1])
         deleted = None if there.all() else ids[there]
     done = index is not None and _extend(now, before, head, index, stop, vectors, deleted)
     if not done and deleted is not None:

@@ -224,6 +224,18 @@ def test_an_array_that_was_cut_and_not_appended_to(small):
     assert found(array) == set(range(60))
 
 
+def test_a_handle_that_is_older_than_what_others_appended(small):
+    array = make()
+    other: Any = zarr.open_array(array.store_path.store, path="emb")
+    other.append(rows(25, 1))
+    assert array.shape == (60, WIDTH)
+    assert array.vec.append(rows(30, 2)) == (115, WIDTH)
+    assert found(array) == set(range(115))
+    other.vec.append(rows(10, 3))
+    array.vec.append(rows(10, 4))
+    assert found(zarr.open_array(array.store_path.store, path="emb")) == set(range(135))
+
+
 def test_a_copy_by_any_tool_on_a_store_without_versions_is_not_believed(small, tmp_path):
     """Which rows of the original changed after they were put into lists can't be known of the copy."""
     root = zarr.open_group(f"zarrvec://{tmp_path}/data.zarr", mode="a")
