@@ -56,8 +56,7 @@ def above(store: Store) -> Above | None:
     """
     match store:
         case WrapperStore():
-            inner = above(store._store)
-            return None if inner is None else Above(store._with_store(inner.store), inner.name)
+            return _above_wrapped(store)
         case LocalStore():
             root = Path(os.path.abspath(store.root))  # noqa: PTH100 - follows no links, but '..'
             return _moved(store, "root", root.parent, root.name)
@@ -67,6 +66,14 @@ def above(store: Store) -> Above | None:
         case ObjectStore():
             return _above_objects(store)
     return None
+
+
+def _above_wrapped(store: WrapperStore[Any]) -> Above | None:
+    inner = above(store._store)
+    try:
+        return None if inner is None else Above(store._with_store(inner.store), inner.name)
+    except TypeError:  # it can't be made from a store alone
+        return None
 
 
 def _moved(store: Store, attribute: str, parent: Any, name: str) -> Above | None:
