@@ -141,8 +141,10 @@ def _open_index(snapshot: Snapshot, head: Head) -> Index:
             _deleted(deleted, head.deleted_ids, name),
         )
     lasting = set(opened)
-    if snapshot.transaction is not None:  # at its end the coverage may be written anew
-        lasting.discard(state)
+    if snapshot.transaction is not None and snapshot.generation("zarr.json") == STAGED:
+        lasting.discard(
+            state
+        )  # at the end of the transaction that wrote the head, the coverage may be written anew
     ROOTS.put_many({key: (opened[key], _size(opened[key])) for key in lasting})
     held |= opened
     blocks_of = _parts(entries, (len(reader.wants([(0, reader.rows)])) for reader in whole))
