@@ -26,11 +26,13 @@ def rows(count, seed=0):
 
 
 class Counting(WrapperStore[Any]):
-    """Writes down when each request began and ended, by a clock that moves on when all that can begin has begun."""
+    """Counts requests, and rounds of those that are under way at one time."""
 
     def __init__(self, store):
         super().__init__(store)
         self.log: list[str] = []
+        self.seconds = 0.0
+        """A request takes so long; what is asked for side by side overlaps, if that is enough for a busy machine."""
         self.rounds = self._running = 0
 
     async def _count(self, kind, key, function):
@@ -38,7 +40,7 @@ class Counting(WrapperStore[Any]):
             self.rounds += 1
         self._running += 1
         try:
-            await asyncio.sleep(0.05)
+            await asyncio.sleep(self.seconds)
             self.log.append(f"{kind} {key}")
             return await function
         finally:
@@ -101,19 +103,20 @@ def test_requests_of_changes(small):
     opened = zarr.open_array(store, path="emb")
     ROOTS.clear()
     store.take()
+    store.seconds = 0.2
     opened.vec.append(rows(20, 1))  # a whole chunk
     # the metadata of the array read and written, and a chunk; the head, what the index is opened by, five values, the head
     # looked at again, the head
     assert store.take() == (3, 11, 8)
-    opened.vec.append(rows(30, 2))
-    assert store.take() == (4, 10, 8)  # the index is known but for the last segment
     opened.vec.delete([3])
     assert store.take() == (0, 5, 4)
+    store.seconds = 0
+    opened.vec.append(rows(30, 2))
+    assert store.take()[:2] == (4, 11)  # the index is known but for the last segment and the deleted ids
     opened.vec.append(rows(2, 3))
-    # too few rows for a segment; the deleted ids and a segment are not known yet
-    assert store.take()[1:] == (4, 6)
+    assert store.take()[1] == 4  # too few rows for a segment; nor are these known of the new head
     opened.vec.append(rows(2, 4))
-    assert store.take()[1:] == (1, 5)
+    assert store.take()[1] == 1
     assert found(opened) == set(range(114)) - {3}
 
 
@@ -122,10 +125,9 @@ def test_requests_of_a_build(small):
     array = zarr.create_array(store, name="emb", data=rows(60), chunks=(20, WIDTH))
     store.take()
     array.vec.build_index(metric="l2", nlist=4)
-    of_array, of_index, rounds = store.take()
+    of_array, of_index, _ = store.take()
     assert of_array == 3
-    assert of_index <= 14  # seven values of a segment, the head, and five looks
-    assert rounds <= 9
+    assert of_index <= 14  # seven values of a segment, the head, and looks at what is there
 
 
 CHANGES: dict[str, Any] = {
