@@ -9,11 +9,16 @@ if TYPE_CHECKING:
     from zarrvec.faces.api import CommitInfo, append, at, branch, diff, history, revert, tag, transaction
     from zarrvec.faces.store import ZarrVecStore
     from zarrvec.faces.targets import open_store
+    from zarrvec.planner.access import Access
+    from zarrvec.planner.plan import Plan
+    from zarrvec.planner.planning import plan
 
 __version__ = VERSION
 
 __all__ = [
+    "Access",
     "CommitInfo",
+    "Plan",
     "ZarrVecStore",
     "__version__",
     "append",
@@ -22,6 +27,7 @@ __all__ = [
     "diff",
     "history",
     "open_store",
+    "plan",
     "register_array_accessor",
     "revert",
     "tag",
@@ -29,6 +35,9 @@ __all__ = [
 ]
 
 _HOMES = {
+    "Access": "zarrvec.planner.access",
+    "Plan": "zarrvec.planner.plan",
+    "plan": "zarrvec.planner.planning",
     "ZarrVecStore": "zarrvec.faces.store",
     "open_store": "zarrvec.faces.targets",
     "register_array_accessor": "zarrvec.faces.accessors",

@@ -53,6 +53,10 @@ class CodecError(CallerError, ValueError):
     """A codec can't be had as it was asked for, or can't hold a value: dtype, width, configuration, NaN."""
 
 
+class PlanError(CallerError, ValueError):
+    """No layout can be planned: an access, a limit, a dtype or a sample that doesn't fit the array."""
+
+
 class ConflictError(ZarrVecError):
     """Another writer changed what this write was based on; nothing of it landed.
 

@@ -18,8 +18,8 @@ ROOT = Path(__file__).parents[2]
 
 def test_names():
     assert zarrvec.__all__ == [
-        "CommitInfo", "ZarrVecStore", "__version__", "append", "at", "branch", "diff", "history", "open_store",
-        "register_array_accessor", "revert", "tag", "transaction",
+        "Access", "CommitInfo", "Plan", "ZarrVecStore", "__version__", "append", "at", "branch", "diff", "history",
+        "open_store", "plan", "register_array_accessor", "revert", "tag", "transaction",
     ]  # fmt: skip
     assert all(getattr(zarrvec, name) is not None for name in zarrvec.__all__)
     assert dir(zarrvec) == sorted(zarrvec.__all__)

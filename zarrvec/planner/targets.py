@@ -1,0 +1,128 @@
+"""What does a storage cost: how long is a request, how fast are bytes, and what is billed?
+
+Source: ``specs/planner.md``, section "Targets"; the figures are typical ones, `zarrvec.planner.probe` measures a place.
+"""
+
+import os
+from dataclasses import dataclass, field
+from typing import Final
+
+from zarrvec.errors import PlanError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """A storage, as one reader or writer sees it."""
+
+    name: str
+    get_seconds: float
+    """Of a request that reads, to its first byte."""
+    put_seconds: float
+    """Of a request that writes nothing much."""
+    connection_bytes_per_second: float
+    """Of one request."""
+    read_bytes_per_second: float
+    """Of all requests together."""
+    write_bytes_per_second: float
+    """Of all requests together."""
+    concurrency: int
+    """Requests that go on side by side without slowing one another."""
+    request_cpu_seconds: float
+    """Of the client, for each request; one after the other."""
+    get_dollars: float = 0.0
+    """Of one request."""
+    put_dollars: float = 0.0
+    gigabyte_month_dollars: float = 0.0
+    """Of 10^9 bytes stored for a month."""
+
+
+TARGETS: Final = {
+    target.name: target
+    for target in (
+        Target(
+            name="s3",
+            get_seconds=0.020,
+            put_seconds=0.040,
+            connection_bytes_per_second=85e6,
+            read_bytes_per_second=1.2e9,
+            write_bytes_per_second=1.2e9,
+            concurrency=64,
+            request_cpu_seconds=0.3e-3,
+            get_dollars=0.0004 / 1000,
+            put_dollars=0.005 / 1000,
+            gigabyte_month_dollars=0.023,
+        ),
+        Target(
+            name="s3-express",
+            get_seconds=0.005,
+            put_seconds=0.008,
+            connection_bytes_per_second=150e6,
+            read_bytes_per_second=1.2e9,
+            write_bytes_per_second=1.2e9,
+            concurrency=64,
+            request_cpu_seconds=0.3e-3,
+            get_dollars=0.00003 / 1000,
+            put_dollars=0.00113 / 1000,
+            gigabyte_month_dollars=0.11,
+        ),
+        Target(
+            name="gcs",
+            get_seconds=0.030,
+            put_seconds=0.060,
+            connection_bytes_per_second=60e6,
+            read_bytes_per_second=1.2e9,
+            write_bytes_per_second=1.2e9,
+            concurrency=64,
+            request_cpu_seconds=0.3e-3,
+            get_dollars=0.0004 / 1000,
+            put_dollars=0.005 / 1000,
+            gigabyte_month_dollars=0.020,
+        ),
+        Target(
+            name="local",
+            get_seconds=0.15e-3,
+            put_seconds=0.5e-3,
+            connection_bytes_per_second=1.5e9,
+            read_bytes_per_second=2.5e9,
+            write_bytes_per_second=1.0e9,
+            concurrency=4,
+            request_cpu_seconds=0.1e-3,
+        ),
+    )
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Machine:
+    """The computer that reads and writes."""
+
+    threads: int = field(default_factory=lambda: min(4, os.cpu_count() or 1))
+    """Of codecs; zarrvec uses at most 4."""
+    call_seconds: float = 1.0e-3
+    """Of an array operation, whatever it reads."""
+    chunk_seconds: float = 25e-6
+    """Of each chunk: its index, its key, its place."""
+    byte_seconds: float = 0.5e-9
+    """Of each decoded byte: checksum and copies."""
+
+
+def target_of(target: "str | Target") -> Target:
+    """Return a target by its name.
+
+    Raises
+    ------
+    PlanError
+        If there is none of that name.
+
+    Examples
+    --------
+    >>> target_of("s3").get_seconds
+    0.02
+    """
+    if isinstance(target, Target):
+        return target
+    if target not in TARGETS:
+        raise PlanError(
+            f"target={target!r}: expected one of {sorted(TARGETS)}, or a Target that `zarrvec.planner.probe` measured."
+        )
+    return TARGETS[target]
