@@ -17,15 +17,18 @@ from zarrvec.format.table import CRC_BYTES
 from zarrvec.planner.access import Pattern
 from zarrvec.planner.estimating import estimate
 from zarrvec.planner.layout import Layout, Work
-from zarrvec.planner.placing import Places, Reads, box_of, packs_of_write, places_of, reads_of
+from zarrvec.planner.placing import Places, Reads, packs_of_write, places_of, reads_of
 
 Int64 = npt.NDArray[np.int64]
 Span = tuple[int, int]
 
 ALL_PLACES: Final = 64
-"""Up to so many places where a call may begin are all tried."""
-SOME_PLACES: Final = 24
-SOME_SCATTERED: Final = 6
+"""Up to so many places where a call may begin are all tried, if they touch no more chunks than `ALL_CHUNKS` together."""
+ALL_CHUNKS: Final = 20_000
+SOME_PLACES: Final = 16
+SOME_CHUNKS: Final = 6_000
+"""Some places are tried while they touch about so many chunks together, at least `FEWEST_PLACES`."""
+FEWEST_PLACES: Final = 3
 CHUNK_LIMIT: Final = 500_000
 """A call that touches more chunks is estimated by formulas."""
 PACK_OVERHEAD_BYTES: Final = 200
@@ -47,7 +50,7 @@ def count(layout: Layout, pattern: Pattern, *, seed: int = 0) -> Work:
     rough = estimate(layout, pattern)
     if max(rough.chunks_decoded, rough.chunks_encoded) > CHUNK_LIMIT:
         return rough
-    spans = _places(pattern, seed)
+    spans = _places(pattern, seed, max(rough.chunks_decoded, rough.chunks_encoded))
     total = Work()
     for number, span in spans:
         total = total.plus(count_call(layout, pattern, span, number=number), times=1 / len(spans))
@@ -199,22 +202,24 @@ def _written_before(layout: Layout, index: Sequence[Int64], number: int) -> npt.
     return np.broadcast_to(first < number, tuple(map(len, index)))
 
 
-def _places(pattern: Pattern, seed: int) -> list[tuple[int, list[Int64 | Span]]]:
-    """Return calls of a pattern: which of the writes that fill the array each is (or -1), and its spans."""
+def _places(pattern: Pattern, seed: int, touched: float) -> list[tuple[int, list[Int64 | Span]]]:
+    """Return calls of a pattern: which of the writes that fill the array each is (or -1), and its spans.
+
+    `touched` is about the number of chunks that one touches.
+    """
     rng = np.random.default_rng(seed)
     counts = [
         1 if start is not None else -(-size // length) if pattern.aligned else size - length + 1
         for start, length, size in zip(pattern.starts, pattern.lengths, pattern.shape, strict=True)
     ]
+    tries = int(min(SOME_PLACES, max(FEWEST_PLACES, SOME_CHUNKS // touched)))
     if pattern.scattered:
-        tries = SOME_SCATTERED
         places = [tuple(int(rng.integers(n)) for n in counts) for _ in range(tries)]
         return [(-1, _scattered_spans(pattern, place, counts, rng)) for place in places]
     total = math.prod(counts)
-    if total <= ALL_PLACES:
+    if total <= ALL_PLACES and total * touched <= ALL_CHUNKS:
         places = list(itertools.product(*map(range, counts)))
     else:
-        tries = ALL_PLACES if pattern.fills else SOME_PLACES
         places = [tuple(int(rng.integers(n)) for n in counts) for _ in range(tries)]
     return [(_number(place, counts) if pattern.fills else -1, _spans(pattern, place)) for place in places]
 
@@ -244,8 +249,3 @@ def _scattered_spans(
     cells = (firsts[:, None] + np.arange(length)).ravel()
     spans[axis] = np.unique(cells[cells < pattern.shape[axis]])
     return spans
-
-
-def box_spans(layout: Layout, tile: Sequence[int]) -> tuple[Int64, ...]:
-    """Return the chunks that one of the writes that fill the array touches, axis by axis."""
-    return box_of(layout, tile)

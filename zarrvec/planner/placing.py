@@ -48,15 +48,6 @@ class Places:
     """(n,) int64, of the value in its pack."""
 
 
-def box_of(layout: Layout, tile: Sequence[int]) -> tuple[Int64, ...]:
-    """Return the numbers of the chunks, axis by axis, that a write touched, given by its place among the writes."""
-    boxes = []
-    for place, length, size, chunk in zip(tile, layout.tile, layout.shape, layout.chunks, strict=True):
-        start, stop = place * length, min(size, (place + 1) * length)
-        boxes.append(np.arange(start // chunk, -(-stop // chunk), dtype=np.int64))
-    return tuple(boxes)
-
-
 def places_of(layout: Layout, index: Sequence[Int64], *, before: int | None = None) -> Places:
     """Return where the chunks at the crossings of some rows of the grid stand, in C order.
 

@@ -16,6 +16,7 @@ from zarrvec.planner.access import Pattern, resolve
 from zarrvec.planner.coding import DEFAULT_CODEC, coding_of
 from zarrvec.planner.layout import Layout
 from zarrvec.planner.limits import Limits, checked, held_lengths, own_chunks
+from zarrvec.planner.measuring import Tolerance, checked_sample, measure, tolerance_of
 from zarrvec.planner.naive import dask_chunks, zarr_chunks
 from zarrvec.planner.plan import Plan
 from zarrvec.planner.records import Choice, Codec, Figures, PlannedAccess
@@ -26,6 +27,8 @@ from zarrvec.planner.words import Asked, access_of
 
 MAX_CHUNK_BYTES: Final = 64 << 20
 FINALISTS: Final = 6
+KEPT_CODECS: Final = 4
+"""Codecs that are measured again when the chunks have changed."""
 PACK_SIZES: Final = (4 << 20, 8 << 20, 16 << 20, 32 << 20, 64 << 20)
 WORTH: Final = 0.97
 """Another size of packs than the store's own is chosen if it brings the score below this part."""
@@ -49,6 +52,7 @@ def plan(
     max_objects: int | None = None,
     lossy: bool = False,
     max_error: float | None = None,
+    max_recall_loss: float | None = None,
     calls_per_month: float = 100_000,
     machine: Machine | None = None,
     seed: int = 0,
@@ -87,9 +91,12 @@ def plan(
     max_objects
         The most packs that filling the array may leave.
     lossy
-        Whether codecs may be chosen that don't give back what was written.
+        Whether codecs may be chosen that don't give back what was written; without one of the two that follow, values may
+        be off by 1 % of the sample's range. For floats, with a sample.
     max_error
         Lossy codecs may be chosen of which no value of the sample comes back farther off than this.
+    max_recall_loss
+        Lossy codecs may be chosen that lose no more than this of recall@10, by cosine among the vectors of the sample.
     calls_per_month
         Accesses of a month, for what they cost.
     machine
@@ -132,9 +139,15 @@ def plan(
     if own is not None:
         naive["yours"] = own
     space = space_of(lengths, kind.itemsize, patterns, held, max_chunk_bytes, naive.values())
-    codec = DEFAULT_CODEC
+    part = None if sample is None else checked_sample(sample, lengths, kind)
+    tolerance = tolerance_of(kind, part, lossy=lossy, max_error=max_error, max_recall_loss=max_recall_loss)
+    codec, notes = DEFAULT_CODEC, tuple[str, ...]()
     layout = Layout(shape=lengths, itemsize=kind.itemsize, chunks=lengths, coding=coding_of(codec), fill=fill)
     best, figures = _best(layout, space, scales, limits, list(naive.values()))
+    if part is not None:
+        codec, best, figures, notes = _with_codec(
+            part, best, tolerance, space, scales, limits, list(naive.values())
+        )
     best, figures = _packed(best, figures, scales, limits)
     return Plan(
         shape=lengths,
@@ -150,6 +163,7 @@ def plan(
         objective=objective,
         calls_per_month=calls_per_month,
         seed=seed,
+        notes=notes,
     )
 
 
@@ -229,6 +243,44 @@ def _best(
             f"{broken} with chunks {weighed[0][0].chunks}, and no other keeps to all limits; allow more."
         )
     return min(kept, key=lambda pair: (scales.score(pair[1], pair[0]), pair[0].chunks))
+
+
+def _with_codec(
+    sample: npt.NDArray[Any],
+    first: Layout,
+    tolerance: Tolerance,
+    space: Space,
+    scales: Scales,
+    limits: Limits,
+    given: Sequence[Chunks],
+) -> tuple[Codec, Layout, Figures, tuple[str, ...]]:
+    """Measure codecs on chunks like those that are best so far, find the best chunks for the best, and measure again."""
+    measured = measure(sample, first.chunks, tolerance)
+    ranked = _ranked(measured.codecs, first, scales)
+    best, figures = _best(replace(first, coding=coding_of(ranked[0])), space, scales, limits, given)
+    if best.chunks == first.chunks:
+        return ranked[0], best, figures, measured.notes
+    again = measure(sample, best.chunks, tolerance, only=[codec.name for codec in ranked[:KEPT_CODECS]])
+    codec = _ranked(again.codecs, best, scales)[0]
+    best = replace(best, coding=coding_of(codec))
+    others = [replace(best, chunks=chunks) for chunks in given if _is_legal(chunks, space)]
+    weighed = [(one, scales.figures(one)) for one in [best, *others]]
+    kept = [pair for pair in weighed if not limits.broken_by(pair[1])] or weighed[:1]
+    best, figures = min(kept, key=lambda pair: (scales.score(pair[1], pair[0]), pair[0].chunks))
+    return codec, best, figures, measured.notes
+
+
+def _ranked(codecs: Sequence[Codec], layout: Layout, scales: Scales) -> list[Codec]:
+    """Return codecs by what they make of a layout, the best first."""
+    if not codecs:
+        raise PlanError(
+            "sample: no codec could encode it, the notes of `zarrvec.planner.measuring.measure` say why."
+        )
+
+    def score(codec: Codec) -> tuple[float, ...]:
+        return scales.quick(replace(layout, coding=coding_of(codec)))
+
+    return sorted(codecs, key=lambda codec: (score(codec), codec.name))
 
 
 def _within(layout: Layout, space: Space, scales: Scales, limits: Limits) -> list[tuple[Layout, Figures]]:
