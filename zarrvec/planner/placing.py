@@ -137,7 +137,9 @@ def packs_of_write(layout: Layout, chunks: int) -> int:
     """
     if chunks * layout.value_bytes <= TINY_COMMIT_BYTES or layout.value_bytes <= INLINE_BYTES:
         return 0
-    return -(-chunks // max(1, layout.pack_bytes // (layout.value_bytes + CRC_BYTES)))
+    per_pack = max(1, layout.pack_bytes // (layout.value_bytes + CRC_BYTES))
+    packs, rest = divmod(chunks, per_pack)
+    return packs + (rest > 0 and not (packs and rest * layout.value_bytes <= TINY_COMMIT_BYTES))
 
 
 def _open(index: Sequence[Int64]) -> list[Int64]:
