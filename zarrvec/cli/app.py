@@ -21,6 +21,7 @@ from zarrvec.cli.demo import demo
 from zarrvec.cli.index import index
 from zarrvec.cli.look import diff, info, log, ls
 from zarrvec.cli.pack import pack
+from zarrvec.cli.plan import plan
 from zarrvec.cli.refs import branch, tag
 from zarrvec.cli.search import search
 from zarrvec.errors import CallerError, StoredBytesError, ZarrVecError
@@ -69,7 +70,7 @@ app = typer.Typer(
 )
 
 _COMMANDS: Final[tuple[Callable[..., None], ...]] = (
-    info, ls, log, diff, tag, branch, verify, pack, search, demo,
+    info, ls, log, diff, tag, branch, verify, pack, plan, search, demo,
 )  # fmt: skip
 for _command in _COMMANDS:
     app.command()(_command)
