@@ -24,9 +24,9 @@ Span = tuple[int, int]
 
 ALL_PLACES: Final = 64
 """Up to so many places where a call may begin are all tried, if they touch no more chunks than `ALL_CHUNKS` together."""
-ALL_CHUNKS: Final = 20_000
-SOME_PLACES: Final = 16
-SOME_CHUNKS: Final = 6_000
+ALL_CHUNKS: Final = 10_000
+SOME_PLACES: Final = 12
+SOME_CHUNKS: Final = 4_000
 """Some places are tried while they touch about so many chunks together, at least `FEWEST_PLACES`."""
 FEWEST_PLACES: Final = 3
 CHUNK_LIMIT: Final = 500_000

@@ -60,18 +60,20 @@ def distinct(chunks: int, touched: float, blocks: int) -> float:
 
 
 def covered_anywhere(size: int, length: int, chunk: int) -> float:
-    """Return how many chunks a run covers whole that may begin at any cell where it fits.
+    """Return how many chunks a run covers whole that may begin at any cell where it fits; the last one to the end of the axis.
 
     Examples
     --------
     >>> covered_anywhere(100, 100, 30), covered_anywhere(100, 10, 10) < 0.2, covered_anywhere(100, 5, 10)
     (4.0, True, 0.0)
     """
-    if length >= size:
-        return float(-(-size // chunk))
+    starts = size - length + 1
+    at_the_end = int(size % chunk > 0 and size - length <= size // chunk * chunk)
     if length < chunk:
-        return 0.0
-    return min(size / chunk, (size // chunk) * (length - chunk + 1) / (size - length + 1))
+        return at_the_end / starts
+    ends = _sum_of_quotients(size + 1, chunk) - _sum_of_quotients(length, chunk)
+    begins = _sum_of_quotients(size - length + chunk, chunk) - _sum_of_quotients(chunk - 1, chunk)
+    return (ends - begins + at_the_end) / starts
 
 
 def _sum_of_quotients(count: int, chunk: int) -> int:

@@ -1,0 +1,50 @@
+"""SALUS's case at reduced size: episodes recorded one at a time, with zarr's own chunks and with planned ones."""
+
+import uuid
+
+import numpy as np
+import zarr
+
+import zarrvec
+from zarrvec.demo_data import load_episode
+from zarrvec.engine.bridge import run_sync
+from zarrvec.engine.counting import count_requests
+from zarrvec.faces.targets import repository_of
+
+EPISODES = 20
+
+
+def episodes():
+    """Yield real frames, each episode seen from another place and reversed in turn."""
+    frames = np.ascontiguousarray(np.moveaxis(load_episode()["rgb"][:, ::4, ::4], -1, 1))
+    for number in range(EPISODES):
+        moved = np.roll(frames, number, axis=(2, 3))
+        yield moved[::-1] if number % 2 else moved
+
+
+def record(create):
+    url = f"zarrvec::memory://salus-{uuid.uuid4().hex}"
+    root = zarr.open_group(url, mode="w", storage_options={"zarrvec": {"max_staleness": 600}})
+    array = create(root)
+    repository, _ = repository_of(array)
+    requests = run_sync(count_requests(repository.place))
+    for number, episode in enumerate(episodes()):
+        array[number] = episode
+    assert np.array_equal(array[7], list(episodes())[7])
+    return requests
+
+
+def test_recording_episodes():
+    first = next(iter(episodes()))
+    shape = (EPISODES, *first.shape)
+    reads = ["one frame", "window of 10", "by episode"]
+    plan = zarrvec.plan(shape, "u1", reads=reads, writes=["by episode"], sample=first[None])
+    assert plan.chunks[0] == 1
+    planned = record(lambda root: plan.create(root, "images"))
+    by_default = record(lambda root: root.create_array("images", shape=shape, dtype="u1"))
+    assert by_default.written_bytes > 3 * planned.written_bytes
+    assert by_default.read_bytes > planned.written_bytes
+    assert planned.read_bytes < 100_000  # of the last look: nothing is read to be rewritten
+    predicted = plan.figures.accesses[-1]
+    assert planned.written_bytes / EPISODES / predicted.put_bytes < 1.5
+    assert planned.put <= EPISODES * predicted.puts
