@@ -1,10 +1,12 @@
 """A place is measured in seconds, as it is, and is left as it was."""
 
+import numpy as np
 import pytest
 import zarr
 
+from zarrvec.engine.bridge import run_sync
 from zarrvec.errors import OptionError, StorageError
-from zarrvec.objects.memory import shared_memory_objects
+from zarrvec.objects.memory import MemoryObjects, shared_memory_objects
 from zarrvec.planner.probe import probe
 
 
@@ -19,30 +21,31 @@ def test_latency_of_s3(proxied_bucket, s3_proxy):
     assert target.get_dollars == 0.0004 / 1000
     stats = s3_proxy.stats()
     assert sum(stats.requests.get(kind, 0) for kind in ("PUT", "GET")) < 250
-    array = zarr.create_array(url, data=[1, 2], storage_options={"s3": proxied_bucket.storage_options})
+    array = zarr.create_array(
+        url, data=np.array([1, 2]), storage_options={"s3": proxied_bucket.storage_options}
+    )
     assert array[1] == 2
 
 
 def test_nothing_is_left(tmp_path):
     assert probe(str(tmp_path / "new" / "place"), seconds=1).get_seconds > 0
     assert list(tmp_path.iterdir()) == []
-    there = zarr.create_array(f"zarrvec://{tmp_path}/there", data=[1, 2])
+    there = zarr.create_array(f"zarrvec://{tmp_path}/there", data=np.array([1, 2]))
     probe(f"zarrvec://{tmp_path}/there", seconds=1)
     assert there[0] == 1
     assert not list((tmp_path / "there").rglob("*plan-*"))
 
 
 def test_nothing_is_left_when_it_fails(monkeypatch):
-    objects = shared_memory_objects("probed-and-failed")
-
-    async def fail(path, start, length):
+    async def fail(self, path, start, length):
         raise StorageError("gone")
 
-    monkeypatch.setattr(objects, "get_range", fail)
+    monkeypatch.setattr(MemoryObjects, "get_range", fail)
     with pytest.raises(StorageError, match="gone"):
         probe("zarrvec::memory://probed-and-failed", seconds=1)
     monkeypatch.undo()
-    assert probe("zarrvec::memory://probed-and-failed", seconds=1).name == "memory://probed-and-failed"
+    assert run_sync(shared_memory_objects("probed-and-failed").list("")) == []
+    assert probe("zarrvec::memory://probed-and-failed", seconds=1).get_seconds > 0
 
 
 def test_no_time_is_no_probe():

@@ -70,6 +70,10 @@ def decider(choices: Sequence[Choice], place: int) -> str:
 
 def _by_amplification(name: str, ours: AccessFigures, theirs: AccessFigures) -> str:
     """Say amplification where it is what lies behind a term."""
+    if ours.kind == "write" and _differ(ours.rewrite_amplification, theirs.rewrite_amplification):
+        return (
+            f"rewrite amplification, {theirs.rewrite_amplification:.3g} -> {ours.rewrite_amplification:.3g}"
+        )
     if (
         name == "requests"
         and _differ(ours.get_bytes, theirs.get_bytes)
@@ -78,10 +82,6 @@ def _by_amplification(name: str, ours: AccessFigures, theirs: AccessFigures) -> 
         return f"read amplification, {theirs.read_amplification:.3g} -> {ours.read_amplification:.3g}"
     if name == "CPU of decoding" and _differ(ours.read_amplification, theirs.read_amplification):
         return f"read amplification, {theirs.read_amplification:.3g} -> {ours.read_amplification:.3g}"
-    if ours.kind == "write" and _differ(ours.rewrite_amplification, theirs.rewrite_amplification):
-        return (
-            f"rewrite amplification, {theirs.rewrite_amplification:.3g} -> {ours.rewrite_amplification:.3g}"
-        )
     if name == "requests":
         return f"requests, {theirs.gets:.3g} -> {ours.gets:.3g}"
     return name

@@ -3,6 +3,7 @@
 Source: ``specs/planner.md``, section "Limits".
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -122,10 +123,9 @@ def held_lengths(
                 )
             held[number] = shape[number]
         return held
-    size = kind.itemsize
+    size = kind.itemsize * math.prod(held.values())
     for axis in reversed(range(ndim)):
         if axis in held:
-            size *= held[axis]
             continue
         whole = all(
             pattern.lengths[axis] == shape[axis] and pattern.scattered * (pattern.axis == axis) == 0
@@ -133,7 +133,11 @@ def held_lengths(
         )
         size *= shape[axis]
         vector = axis == ndim - 1 and ndim > 1 and (kind.kind == "f" or kind.itemsize == 1)
-        if not whole or size > (max_chunk_bytes if vector else KEPT_WHOLE_BYTES) or ndim == 1:
+        if (
+            not whole
+            or size > (max_chunk_bytes if vector else min(KEPT_WHOLE_BYTES, max_chunk_bytes))
+            or ndim == 1
+        ):
             break
         held[axis] = shape[axis]
     return held

@@ -34,7 +34,7 @@ def test_chunks_do_not_span_episodes_that_are_written_one_at_a_time(shape, dtype
     by_default = by_name(plan, "zarr")
     if by_default.chunks[0] > 1:
         assert by_default.figures.accesses[-1].rewrite_amplification > 5
-        assert by_default.figures.seconds > 2 * plan.figures.seconds
+        assert by_default.figures.seconds > 1.5 * plan.figures.seconds
         assert "rewrite amplification" in plan.explain()
 
 
