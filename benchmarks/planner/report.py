@@ -1,0 +1,128 @@
+"""What do the measurements say of the model and of the plans?"""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+GOOD_RANK = 0.9
+GOOD_RATIO = 1.15
+
+
+def spearman(left: Sequence[float], right: Sequence[float]) -> float:
+    """Return Spearman's rank correlation; equal values share their mean rank."""
+    return float(np.corrcoef(_ranks(left), _ranks(right))[0, 1])
+
+
+def _ranks(values: Sequence[float]) -> np.ndarray[Any, Any]:
+    _, inverse, counts = np.unique(np.asarray(values), return_inverse=True, return_counts=True)
+    last = np.cumsum(counts)
+    return (last - (counts - 1) / 2)[inverse]
+
+
+def written(results: dict[str, Any]) -> str:
+    """Return the results as Markdown."""
+    lines = results["lines"]
+    spots = list(dict.fromkeys(line["spot"] for line in lines))
+    parts = [
+        "# The planner's predictions and plans, measured",
+        "",
+        f"`{results['command']}`, {results['date']}, {results['seconds']:.0f} s. {_named(results['machine'])}. "
+        f"{_named(results['versions'])}.",
+        "",
+        *(f"- {name}: {text}" for name, text in results["data"].items()),
+        "",
+        *(f"- {name}: {text}" for name, text in results["spots"].items()),
+        "",
+        (
+            f"{len(lines)} layouts in all. Times are medians of {results['repeats']} reads at the same random places of each layout, "
+            "in turns, and the mean of all writes that fill the array. All layouts are zstd-3 but the plan's, whose codec the "
+            "planner chose. What was written or read before may be in the operating system's cache."
+        ),
+        "",
+        "## Rank correlation of predicted and measured time",
+        "",
+        f"Over all layouts of an access; the goal is {GOOD_RANK}.",
+        "",
+    ]
+    for spot in spots:
+        parts += _correlations([line for line in lines if line["spot"] == spot], spot)
+    parts += [
+        "## The planned layout beside the best measured one, zarr's and dask's",
+        "",
+        f"Measured mean time of all accesses, each as often as the others, as planned for. The goal is {GOOD_RATIO} times the best.",
+        "",
+        "| spot | array | plan | best measured | plan / best | zarr / plan | dask / plan |",
+        "| --- | --- | --- | --- | ---: | ---: | ---: |",
+    ]
+    for spot in spots:
+        for case in dict.fromkeys(line["case"] for line in lines):
+            here = [line for line in lines if (line["spot"], line["case"]) == (spot, case)]
+            parts.append(_plan_row(spot, case, here))
+    parts += ["", "## All measurements", "", "Milliseconds, predicted / measured.", ""]
+    for spot in spots:
+        for case in dict.fromkeys(line["case"] for line in lines):
+            parts += _all_rows(
+                spot, case, [line for line in lines if (line["spot"], line["case"]) == (spot, case)]
+            )
+    return "\n".join(parts).rstrip() + "\n"
+
+
+def _named(values: dict[str, Any]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in values.items())
+
+
+def _correlations(lines: list[dict[str, Any]], spot: str) -> list[str]:
+    pairs = [(line["predicted"][name], line["measured"][name]) for line in lines for name in line["measured"]]
+    rows = [f"**{spot}**, all accesses and arrays together: {spearman(*zip(*pairs, strict=True)):.3f}", ""]
+    rows += [
+        "| array | access | layouts | rank correlation | median of measured / predicted |",
+        "| --- | --- | ---: | ---: | ---: |",
+    ]
+    for case in dict.fromkeys(line["case"] for line in lines):
+        here = [line for line in lines if line["case"] == case]
+        for name in here[0]["predicted"]:
+            predicted = [line["predicted"][name] for line in here]
+            measured = [line["measured"][name] for line in here]
+            ratio = np.median(np.asarray(measured) / np.asarray(predicted))
+            rows.append(
+                f"| {case} | {name} | {len(here)} | {spearman(predicted, measured):.3f} | {ratio:.2f} |"
+            )
+    return [*rows, ""]
+
+
+def _plan_row(spot: str, case: str, lines: list[dict[str, Any]]) -> str:
+    def mean(line: dict[str, Any]) -> float:
+        return float(np.mean(list(line["measured"].values())))
+
+    by_name = {line["name"]: line for line in lines if line["name"]}
+    plan, best = by_name["plan"], min(lines, key=mean)
+    others = [mean(by_name[name]) / mean(plan) if name in by_name else math.nan for name in ("zarr", "dask")]
+    return (
+        f"| {spot} | {case} | {_spelled(plan)} | {_spelled(best)} | {mean(plan) / mean(best):.2f} | "
+        + " | ".join(f"{ratio:.2f}" for ratio in others)
+        + " |"
+    )
+
+
+def _spelled(line: dict[str, Any]) -> str:
+    name = f"{line['name']} " if line["name"] not in ("", "plan") else ""
+    return f"{name}{'x'.join(map(str, line['chunks']))}, {line['codec']}"
+
+
+def _all_rows(spot: str, case: str, lines: list[dict[str, Any]]) -> list[str]:
+    names = list(lines[0]["predicted"])
+    rows = [
+        f"### {case} on {spot}",
+        "",
+        f"| layout | {' | '.join(names)} |",
+        f"| --- |{' ---: |' * len(names)}",
+    ]
+    for line in lines:
+        cells = [
+            f"{1e3 * line['predicted'][name]:.1f} / {1e3 * line['measured'][name]:.1f}" for name in names
+        ]
+        label = "**plan** " if line["name"] == "plan" else ""
+        rows.append(f"| {label}{_spelled(line)} | {' | '.join(cells)} |")
+    return [*rows, ""]
