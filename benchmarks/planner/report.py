@@ -28,8 +28,8 @@ def written(results: dict[str, Any]) -> str:
     parts = [
         "# The planner's predictions and plans, measured",
         "",
-        f"`{results['command']}`, {results['date']}, {results['seconds']:.0f} s. {_named(results['machine'])}. "
-        f"{_named(results['versions'])}.",
+        f"`{results['command']}`, {results['date']}, {results['seconds']:.0f} s.",
+        f"{_named(results['machine'])}. {_named(results['versions'])}.",
         "",
         *(f"- {name}: {text}" for name, text in results["data"].items()),
         "",

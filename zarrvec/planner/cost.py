@@ -50,8 +50,23 @@ def seconds_of(work: Work, layout: Layout, target: Target, machine: Machine) -> 
         total_rate=target.read_bytes_per_second,
         target=target,
     )
-    decode = _code(work.chunks_decoded, layout, machine, layout.coding.decode_seconds)
-    encode = _code(work.chunks_encoded, layout, machine, layout.coding.encode_seconds)
+    coding = layout.coding
+    decode = work.picked_cells * machine.pick_seconds + _code(
+        work.chunks_decoded,
+        layout,
+        machine,
+        chunk_seconds=machine.chunk_read_seconds,
+        byte_seconds=machine.byte_read_seconds,
+        codec_seconds=coding.decode_seconds,
+    )
+    encode = _code(
+        work.chunks_encoded,
+        layout,
+        machine,
+        chunk_seconds=machine.chunk_write_seconds,
+        byte_seconds=machine.byte_write_seconds,
+        codec_seconds=coding.encode_seconds,
+    )
     puts, commit = (work.puts - 1, target.put_seconds) if ours and work.puts else (work.puts, 0.0)
     store = commit + _transfer(
         puts,
@@ -91,10 +106,18 @@ def _transfer(
     return latency * waves + max(size / rate, requests * target.request_cpu_seconds)
 
 
-def _code(chunks: float, layout: Layout, machine: Machine, codec_seconds: float) -> float:
+def _code(
+    chunks: float,
+    layout: Layout,
+    machine: Machine,
+    *,
+    chunk_seconds: float,
+    byte_seconds: float,
+    codec_seconds: float,
+) -> float:
     size = chunks * layout.chunk_bytes
     threads = 1.0 if size / layout.coding.ratio < _PARALLEL_BYTES else min(machine.threads, max(1.0, chunks))
-    return chunks * machine.chunk_seconds + size * (machine.byte_seconds + codec_seconds / threads)
+    return chunks * chunk_seconds + size * (byte_seconds + codec_seconds / threads)
 
 
 def _overlapped(first: float, then: float, size: float) -> float:

@@ -82,7 +82,13 @@ def count_call(layout: Layout, pattern: Pattern, spans: Sequence[Int64 | Span], 
     wanted = cells * layout.itemsize
     if pattern.kind == "read":
         reads = _reads(layout, index)
-        return Work(gets=reads.requests, get_bytes=reads.bytes, chunks_decoded=touched, wanted_bytes=wanted)
+        return Work(
+            gets=reads.requests,
+            get_bytes=reads.bytes,
+            chunks_decoded=touched,
+            wanted_bytes=wanted,
+            picked_cells=cells if pattern.scattered else 0,
+        )
     partial = ~_complete(layout, spans, index)
     there = partial & _written_before(layout, index, number) if number >= 0 else partial
     old = int(there.sum())

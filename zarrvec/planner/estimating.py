@@ -35,7 +35,13 @@ def estimate(layout: Layout, pattern: Pattern) -> Work:
     wanted = float(pattern.cells * layout.itemsize)
     if pattern.kind == "read":
         gets, size = _reads(layout, pattern, along)
-        return Work(gets=gets, get_bytes=size, chunks_decoded=touched, wanted_bytes=wanted)
+        return Work(
+            gets=gets,
+            get_bytes=size,
+            chunks_decoded=touched,
+            wanted_bytes=wanted,
+            picked_cells=pattern.cells if pattern.scattered else 0,
+        )
     calls = _calls(pattern)
     if pattern.fills:
         old = max(0.0, touched - layout.chunk_count / calls)

@@ -26,7 +26,7 @@ def touched_anywhere(size: int, length: int, chunk: int) -> float:
     Examples
     --------
     >>> touched_anywhere(100, 10, 10), touched_anywhere(100, 1, 7), touched_anywhere(100, 100, 30)
-    (1.9010989010989012, 1.0, 4.0)
+    (1.89010989010989, 1.0, 4.0)
     """
     starts = size - length + 1
     last = _sum_of_quotients(size, chunk) - _sum_of_quotients(length - 1, chunk)
@@ -51,7 +51,7 @@ def distinct(chunks: int, touched: float, blocks: int) -> float:
 
     Examples
     --------
-    >>> round(distinct(1000, 1, 500), 1), distinct(10, 1, 1)
+    >>> round(distinct(1000, 1, 500), 1), distinct(10, 1.0, 1)
     (393.6, 1.0)
     """
     if blocks <= 1:

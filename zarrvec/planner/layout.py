@@ -95,14 +95,17 @@ class Work:
     chunks_encoded: float = 0.0
     wanted_bytes: float = 0.0
     """Decoded bytes of the cells that the call takes."""
+    picked_cells: float = 0.0
+    """Cells that are taken one by one, since blocks are scattered."""
 
     def plus(self, other: "Work", *, times: float = 1.0) -> "Work":
         """Return the sum, the other one so many times.
 
         Examples
         --------
-        >>> Work(gets=1).plus(Work(gets=2, puts=1), times=0.5)
-        Work(gets=2.0, get_bytes=0.0, puts=0.5, put_bytes=0.0, chunks_decoded=0.0, chunks_encoded=0.0, wanted_bytes=0.0)
+        >>> total = Work(gets=1).plus(Work(gets=2, puts=1), times=0.5)
+        >>> total.gets, total.puts
+        (2.0, 0.5)
         """
         return Work(
             gets=self.gets + times * other.gets,
@@ -112,4 +115,5 @@ class Work:
             chunks_decoded=self.chunks_decoded + times * other.chunks_decoded,
             chunks_encoded=self.chunks_encoded + times * other.chunks_encoded,
             wanted_bytes=self.wanted_bytes + times * other.wanted_bytes,
+            picked_cells=self.picked_cells + times * other.picked_cells,
         )

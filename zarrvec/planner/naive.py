@@ -34,7 +34,7 @@ def dask_chunks(shape: tuple[int, ...], dtype: np.dtype[Any]) -> tuple[int, ...]
     Examples
     --------
     >>> dask_chunks((500, 200, 3, 224, 224), np.dtype("u1"))
-    (77, 77, 3, 77, 77)
+    (81, 81, 3, 81, 81)
     """
     limit = DASK_BYTES / dtype.itemsize
     chunks: dict[int, int] = {}

@@ -1,6 +1,6 @@
 """How long is a request to a place, and how fast are bytes, now and from here?
 
-Takes a few seconds, writes at most 96 MiB below ``refs/probe/`` in the place, and deletes it again.
+Takes a few seconds, writes at most about 32 MiB below ``refs/probe/`` in the place, and deletes it again.
 
 Source: ``specs/planner.md``, section "Probe".
 """
