@@ -37,7 +37,7 @@ def written(results: dict[str, Any]) -> str:
         "",
         (
             f"{len(lines)} layouts in all. Times are medians of {results['repeats']} reads at the same random places of each layout, "
-            "in turns, and the mean of all writes that fill the array. All layouts are zstd-3 but the plan's, whose codec the "
+            "in turns, and of all writes that fill the array. All layouts are zstd-3 but the plan's, whose codec the "
             "planner chose. What was written or read before may be in the operating system's cache."
         ),
         "",

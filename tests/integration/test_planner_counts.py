@@ -96,6 +96,8 @@ def test_counts(stored):
     assert mean.puts * writes == pytest.approx(total.puts)
     assert mean.get_bytes * writes == pytest.approx(total.get_bytes)
     for read in READS:
+        if read.scattered and layout.shape[-1] > 1 << 20:
+            continue  # numpy takes each of the cells by itself, for seconds
         check_reads(layout, array, requests, resolve(read, layout.shape))
 
 
