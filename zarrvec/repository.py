@@ -12,12 +12,13 @@ from typing import Any, Final, Self
 
 from zarrvec.engine import listing
 from zarrvec.engine.bridge import call_after_fork, run_sync
-from zarrvec.engine.committer import Changes
-from zarrvec.engine.engine import Engine, Place, engine_for, known_heads
+from zarrvec.engine.changes import Changes
+from zarrvec.engine.engine import Engine, Place, engine_for, known_heads, known_tracer
 from zarrvec.engine.heads import now
 from zarrvec.engine.outcomes import StaleError
 from zarrvec.engine.reader import Found, Request
 from zarrvec.engine.staging import Staging
+from zarrvec.engine.tracing import Tracer
 from zarrvec.engine.version import Version, View, open_version
 from zarrvec.errors import OptionError, ReadOnlyError, TransactionError
 from zarrvec.format.commit import Commit, decode_commit
@@ -50,6 +51,8 @@ class Repository:
         A commit's number or id, a tag, or a time: the handle is pinned to that version and read-only.
     max_staleness
         Seconds after which a live handle looks for a newer commit before it reads.
+    trace
+        Whether reads and writes of arrays through the handle are counted, by their shapes.
     """
 
     def __init__(
@@ -58,12 +61,14 @@ class Repository:
         *,
         at: str | int | datetime | None = None,
         max_staleness: float = MAX_STALENESS_SECONDS,
+        trace: bool = True,
     ) -> None:
         if not _is_seconds(max_staleness):
             raise OptionError(f"max_staleness={max_staleness!r}: expected seconds, 0 or more.")
         self.place = place
         self.at = at
         self.max_staleness = float(max_staleness)
+        self.trace = trace
         self._pinned: Version | None = None
         self._pinned_commit = b""
         self._made_at = now()
@@ -82,18 +87,30 @@ class Repository:
             "place": self.place,
             "at": self.at,
             "max_staleness": self.max_staleness,
+            "trace": self.trace,
             "pinned": pinned,
             "read_documents": dict(self._read_documents),
         }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        Repository.__init__(self, state["place"], at=state["at"], max_staleness=state["max_staleness"])
+        Repository.__init__(
+            self,
+            state["place"],
+            at=state["at"],
+            max_staleness=state["max_staleness"],
+            trace=state["trace"],
+        )
         self._pinned_commit = state["pinned"]
         self._read_documents = dict(state["read_documents"])
 
     def __repr__(self) -> str:
         pinned = f", at={self.at!r}" if self.at is not None else ""
         return f"<Repository {self.place.name} branch={self.place.branch!r}{pinned}>"
+
+    @property
+    def tracer(self) -> Tracer | None:
+        """What counts the operations on arrays; None if they are not to be counted, or the store has not been used yet."""
+        return known_tracer(self.place) if self.trace else None
 
     @property
     def transaction(self) -> "Transaction | None":
@@ -130,7 +147,8 @@ class Repository:
 
     def pinned(self, version: Version) -> "Repository":
         """Return a handle that sees one version, which is open already, and nothing else."""
-        handle = Repository(self.place, at=version.number if self.at is None else self.at)
+        at = version.number if self.at is None else self.at
+        handle = Repository(self.place, at=at, trace=self.trace)
         handle._pinned = version
         return handle
 

@@ -13,7 +13,7 @@ import zarr
 import zarrvec
 from zarrvec.engine import engine as engines
 from zarrvec.engine.bridge import run_sync
-from zarrvec.engine.committer import Changes
+from zarrvec.engine.changes import Changes
 from zarrvec.faces.targets import repository_of
 from zarrvec.layout.delta import Delta
 from zarrvec.types import Entry, PackRef

@@ -12,20 +12,20 @@ import random
 import secrets
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
 
 import msgspec
 
+from zarrvec.engine.changes import Changes, stale_keys
 from zarrvec.engine.heads import TRUST_NEXT_SECONDS, Heads, commit_path, now
 from zarrvec.engine.outcomes import stale_error, unknown_outcome
 from zarrvec.engine.reader import Reader
-from zarrvec.engine.version import Version, View, open_version, same_root
+from zarrvec.engine.version import Version, open_version, same_root
 from zarrvec.engine.writer import Folded, Upload, Writer
 from zarrvec.errors import AccessError, StorageError
 from zarrvec.format.commit import Commit, encode_commit
-from zarrvec.format.keys import is_metadata
 from zarrvec.format.manifest import Root, decode_page
 from zarrvec.format.table import encode_table
 from zarrvec.layout.delta import Delta
@@ -37,7 +37,7 @@ from zarrvec.layout.fold import (
     rebase_folded,
 )
 from zarrvec.objects.protocol import Objects
-from zarrvec.types import VERSION, WRITE_ID_BYTES, Entry, PackRef
+from zarrvec.types import VERSION, WRITE_ID_BYTES, PackRef
 
 CREATE_TRIES: Final = 6
 """How often a create whose outcome could not be read back is tried."""
@@ -47,24 +47,6 @@ each on average (simulated and measured), where trying again at once needs 9."""
 _LONGEST_REQUEST_SECONDS: Final = 0.5
 _ALONE_LOSSES: Final = 1
 """After more lost races than this, wait a little and look for the newest commit before trying again."""
-
-
-@dataclass(slots=True, kw_only=True)
-class Changes:
-    """What one call, or one transaction, wants to land."""
-
-    delta: Delta
-    """Entries of generation 0, and clears."""
-    expects: dict[str, int] = field(default_factory=dict)
-    """Generation that a key must still have (0: not be there), for keys that were read to be written."""
-    packs: list[PackRef] = field(default_factory=list)
-    """Packs already uploaded that entries refer to."""
-    message: str = ""
-    """Why; a change with a message has a commit of its own."""
-    author: str = ""
-    """Who, if not the user of this process."""
-    automatic: bool = True
-    """Whether a single call made it."""
 
 
 @dataclass(slots=True, eq=False)
@@ -166,7 +148,7 @@ class Committer:
         attempt = _Attempt(write_id=secrets.token_bytes(WRITE_ID_BYTES))
         losses = 0
         while True:
-            if any([await self._stale_keys(head, Delta(), waiting.changes) for waiting in group]):
+            if any([await stale_keys(self._reader, head, Delta(), waiting.changes) for waiting in group]):
                 head = await self._heads.newest()  # only the newest commit tells whether it is a conflict
             group, merged = await self._merge(head, group, attempt.upload)
             if not merged:
@@ -214,7 +196,7 @@ class Committer:
         kept: list[_Waiting] = []
         root = await self._reader.root(head) if any(w.changes.delta.clears for w in group) else None
         for waiting in group:
-            stale = await self._stale_keys(head, merged, waiting.changes)
+            stale = await stale_keys(self._reader, head, merged, waiting.changes)
             if stale:
                 if upload is not None:
                     await self._heads.newest()  # it will be redone, and not once for each that was missed
@@ -230,19 +212,6 @@ class Committer:
                     continue
                 merged.entries[key] = entry
         return kept, merged if upload is None else _located(merged, upload)
-
-    async def _stale_keys(self, head: Version, merged: Delta, changes: Changes) -> list[str]:
-        keys = list(changes.expects)
-        if not keys:
-            return []
-        entries = await self._reader.locate(View(version=head, overlay=merged), keys)
-        stale = []
-        for key, entry in zip(keys, entries, strict=True):
-            if (0 if entry is None else entry.generation or -1) == changes.expects[key]:
-                continue
-            if not _makes_the_same(key, changes, entry):
-                stale.append(key)
-        return stale
 
     async def _prepare(
         self, head: Version, merged: Delta, group: list[_Waiting], attempt: "_Attempt"
@@ -374,19 +343,6 @@ def _located(merged: Delta, upload: Upload) -> Delta:
         if mine is not None and mine.data is data:
             result.entries[key] = entry
     return result
-
-
-def _makes_the_same(key: str, changes: Changes, entry: Entry | None) -> bool:
-    """Return whether a stale write is no conflict: it creates the document that is there, or deletes what is gone.
-
-    Two that change a document alike do conflict: each may have grown an array by the same length.
-    """
-    mine = changes.delta.entries.get(key)
-    if mine is None:
-        return False
-    if mine.is_deleted or entry is None:
-        return mine.is_deleted and entry is None
-    return not changes.expects[key] and is_metadata(key) and mine.data is not None and mine.data == entry.data
 
 
 def _has_below(head: Version, root: Root, prefix: str) -> bool:

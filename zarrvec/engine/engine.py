@@ -9,12 +9,14 @@ from datetime import datetime
 from typing import Any
 
 from zarrvec.engine.bridge import call_after_fork, call_before_stop
-from zarrvec.engine.committer import Changes, Committer
+from zarrvec.engine.changes import Changes
+from zarrvec.engine.committer import Committer
 from zarrvec.engine.gatherer import Gatherer
 from zarrvec.engine.heads import Heads, branch_prefix, check_ref_name, commit_path, marker_path, tag_path
 from zarrvec.engine.pruning import Pruner
 from zarrvec.engine.reader import Found, Reader, Request
 from zarrvec.engine.staging import Staging
+from zarrvec.engine.tracing import Tracer
 from zarrvec.engine.version import Version, View, open_version
 from zarrvec.engine.writer import Writer
 from zarrvec.errors import (
@@ -73,6 +75,7 @@ class Engine:
         self.heads = Heads(objects, place.branch)
         self.committer = Committer(objects, self.heads, self.reader, self.writer, self._before_first_commit)
         self.pruner = Pruner(objects, self.heads)
+        self.tracer = Tracer()
         self._background: set[asyncio.Task[None]] = set()
         self._looked_around = False
 
@@ -258,3 +261,9 @@ def known_heads(place: Place) -> Heads | None:
     """Return what this process knows of the newest commits of a place; None if it has not been used."""
     engine = _ENGINES.get(place.identity)
     return None if engine is None else engine.heads
+
+
+def known_tracer(place: Place) -> Tracer | None:
+    """Return what counts the operations on a place in this process; None if it has not been used."""
+    engine = _ENGINES.get(place.identity)
+    return None if engine is None else engine.tracer

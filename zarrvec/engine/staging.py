@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Mapping
 from typing import Final
 
-from zarrvec.engine.committer import Changes
+from zarrvec.engine.changes import Changes
 from zarrvec.engine.version import Version, View
 from zarrvec.engine.writer import Upload, Writer
 from zarrvec.format.keys import is_metadata, sort_key
@@ -40,6 +40,7 @@ class Staging:
         self.version = version
         self._delta = Delta()
         self._expects: dict[str, int] = {}
+        self._structures: dict[str, bytes] = {}
         self.read_documents: dict[str, int] = {}
         """Generation of each metadata document that was read inside a transaction, on which its writes rest."""
         self._buffered: dict[str, bytes] = {}
@@ -57,6 +58,10 @@ class Staging:
         """Note that a write rests on what was read; a key that was written here before rests on nothing."""
         if key not in self._expects and self._delta.find(key) is None:
             self._expects[key] = generation
+
+    def rest_on(self, key: str, structure: bytes) -> None:
+        """Note that chunks are written as a metadata document describes them in the version that this stands on."""
+        self._structures[key] = structure
 
     def watch(self) -> set[str]:
         """Return a set to which every key is added that is written or deleted from now on."""
@@ -149,6 +154,8 @@ class Staging:
         return Changes(
             delta=self._delta,
             expects=self._expects,
+            structures=self._structures,
+            base=self.version.number,
             packs=self._upload.packs,
             message=message,
             author=author,

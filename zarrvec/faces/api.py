@@ -266,7 +266,7 @@ def at(target: Any, ref: str | int | datetime) -> Any:
         If there is no such version.
     """
     repository, path = repository_of(target)
-    pinned = Repository(repository.place, at=ref)
+    pinned = Repository(repository.place, at=ref, trace=repository.trace)
     run_sync(pinned.version())
     store = ZarrVecStore(pinned, read_only=True)
     if isinstance(target, str | zarr.Array | zarr.Group):

@@ -17,6 +17,7 @@ _DEFAULTS: dict[str, Any] = {
     "pack_bytes": PACK_BYTES,
     "unsafe_single_writer": False,
     "sync": False,
+    "trace": True,
 }
 _INTERNAL = frozenset(
     {"asynchronous", "loop", "batch_size", "use_listings_cache", "listings_expiry_time", "max_paths"}
@@ -75,7 +76,7 @@ def repository_from(
     chosen = {name: options.get(name, default) for name, default in _DEFAULTS.items()}
     for name in ("branch", "backend"):
         _check_type(name, chosen[name], str)
-    for name in ("unsafe_single_writer", "sync"):
+    for name in ("unsafe_single_writer", "sync", "trace"):
         _check_type(name, chosen[name], bool)
     _check_type("pack_bytes", chosen["pack_bytes"], int)
     if target_protocol is None and fo is None:
@@ -103,7 +104,7 @@ def repository_from(
         unsafe_single_writer=chosen["unsafe_single_writer"],
         sync=chosen["sync"],
     )
-    return Repository(place, at=chosen["at"], max_staleness=chosen["max_staleness"])
+    return Repository(place, at=chosen["at"], max_staleness=chosen["max_staleness"], trace=chosen["trace"])
 
 
 def _check_type(name: str, value: object, kind: type) -> None:

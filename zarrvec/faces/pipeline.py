@@ -26,6 +26,8 @@ from zarrvec.errors import ConflictError, ReadOnlyError
 from zarrvec.faces._vec import register_vec
 from zarrvec.faces.chain import Chain, merge_chunk
 from zarrvec.faces.store import _byte_range
+from zarrvec.faces.structure import check_structure, chunk_key, document_key
+from zarrvec.layout.trace import Kind
 from zarrvec.repository import Repository, StaleError
 from zarrvec.types import Entry
 
@@ -54,7 +56,11 @@ class ZarrVecCodecPipeline(BatchedCodecPipeline):
             return await super().read(batch, out, drop_axes)
         repository, keys = target
         view = await run(repository.view())
-        entries = await run(repository.locate(view, keys))
+        self._trace("read", repository, keys, batch, drop_axes)
+        document = None if repository.at is not None else document_key(self, keys[0], batch[0][1].shape)
+        entries = await run(repository.locate(view, keys if document is None else [*keys, document]))
+        if document is not None:
+            await check_structure(self, repository, view, document, batch[0][1].shape, entries.pop())
         whole = list(range(len(batch)))
         if self.supports_partial_decode:
             getters = [
@@ -73,6 +79,23 @@ class ZarrVecCodecPipeline(BatchedCodecPipeline):
             drop_axes,
         )
         return _results(entries)
+
+    def _trace(
+        self,
+        kind: Kind,
+        repository: Repository,
+        keys: Sequence[str],
+        batch: Sequence[ChunkInfo],
+        drop_axes: tuple[int, ...],
+    ) -> None:
+        """Count an operation by its shape."""
+        tracer = repository.tracer
+        if tracer is None:
+            return
+        lengths = batch[0][1].shape
+        first, last = (chunk_key(self, key, lengths) for key in (keys[0], keys[-1]))
+        if first is not None and last is not None:
+            tracer.note(kind, first.array, batch, (first.position, last.position), lengths, drop_axes)
 
     async def _read_slices(
         self,
@@ -154,6 +177,13 @@ class ZarrVecCodecPipeline(BatchedCodecPipeline):
         for _ in range(REDO_LIMIT):
             staging = await run(repository.begin_reading())
             try:
+                document = document_key(self, keys[0], batch[0][1].shape)
+                if document is not None:
+                    structure = await check_structure(
+                        self, repository, staging.view, document, batch[0][1].shape
+                    )
+                    if structure is not None:
+                        staging.rest_on(structure.key, structure.structure)
                 if self.supports_partial_encode:
                     setters = [
                         (_Setter(repository, staging, key), *info[1:])
@@ -169,6 +199,7 @@ class ZarrVecCodecPipeline(BatchedCodecPipeline):
                 if repository.transaction is None:
                     await run(staging.discard())
                 raise
+            self._trace("write", repository, keys, batch, drop_axes)
             return
         raise ConflictError(
             f"{repository.place.name}: others changed {keys[0]!r} {REDO_LIMIT} times while a part of it was being written. "

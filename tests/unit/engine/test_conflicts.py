@@ -1,6 +1,6 @@
 """Whether a write conflicts is judged by the newest commit, not by one that was met on the way to it."""
 
-from zarrvec.engine.committer import Changes
+from zarrvec.engine.changes import Changes
 from zarrvec.engine.engine import Engine, Place
 from zarrvec.engine.version import View
 from zarrvec.layout.delta import Delta

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from zarrvec.engine import heads as heads_module
-from zarrvec.engine.committer import Changes
+from zarrvec.engine.changes import Changes
 from zarrvec.engine.engine import Engine, Place
 from zarrvec.engine.version import View
 from zarrvec.layout.delta import Delta
