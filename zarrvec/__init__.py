@@ -5,10 +5,14 @@ from typing import TYPE_CHECKING, Any
 from zarrvec.types import VERSION
 
 if TYPE_CHECKING:
+    from zarrvec.adapt.advice import Replanned
+    from zarrvec.adapt.rechunk import Rechunked, rechunk
+    from zarrvec.adapt.replan import replan
     from zarrvec.faces.accessors import register_array_accessor
     from zarrvec.faces.api import CommitInfo, append, at, branch, diff, history, revert, tag, transaction
     from zarrvec.faces.store import ZarrVecStore
     from zarrvec.faces.targets import open_store
+    from zarrvec.faces.tracing import Trace, trace
     from zarrvec.planner.access import Access
     from zarrvec.planner.plan import Plan
     from zarrvec.planner.planning import plan
@@ -19,6 +23,9 @@ __all__ = [
     "Access",
     "CommitInfo",
     "Plan",
+    "Rechunked",
+    "Replanned",
+    "Trace",
     "ZarrVecStore",
     "__version__",
     "append",
@@ -28,19 +35,28 @@ __all__ = [
     "history",
     "open_store",
     "plan",
+    "rechunk",
     "register_array_accessor",
+    "replan",
     "revert",
     "tag",
+    "trace",
     "transaction",
 ]
 
 _HOMES = {
     "Access": "zarrvec.planner.access",
     "Plan": "zarrvec.planner.plan",
+    "Rechunked": "zarrvec.adapt.rechunk",
+    "Replanned": "zarrvec.adapt.advice",
+    "Trace": "zarrvec.faces.tracing",
     "plan": "zarrvec.planner.planning",
     "ZarrVecStore": "zarrvec.faces.store",
     "open_store": "zarrvec.faces.targets",
+    "rechunk": "zarrvec.adapt.rechunk",
     "register_array_accessor": "zarrvec.faces.accessors",
+    "replan": "zarrvec.adapt.replan",
+    "trace": "zarrvec.faces.tracing",
 }
 
 

@@ -18,8 +18,9 @@ ROOT = Path(__file__).parents[2]
 
 def test_names():
     assert zarrvec.__all__ == [
-        "Access", "CommitInfo", "Plan", "ZarrVecStore", "__version__", "append", "at", "branch", "diff", "history",
-        "open_store", "plan", "register_array_accessor", "revert", "tag", "transaction",
+        "Access", "CommitInfo", "Plan", "Rechunked", "Replanned", "Trace", "ZarrVecStore", "__version__", "append", "at",
+        "branch", "diff", "history", "open_store", "plan", "rechunk", "register_array_accessor", "replan", "revert", "tag",
+        "trace", "transaction",
     ]  # fmt: skip
     assert all(getattr(zarrvec, name) is not None for name in zarrvec.__all__)
     assert dir(zarrvec) == sorted(zarrvec.__all__)

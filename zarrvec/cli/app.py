@@ -22,7 +22,9 @@ from zarrvec.cli.index import index
 from zarrvec.cli.look import diff, info, log, ls
 from zarrvec.cli.pack import pack
 from zarrvec.cli.plan import plan
+from zarrvec.cli.rechunk import rechunk
 from zarrvec.cli.refs import branch, tag
+from zarrvec.cli.replan import replan
 from zarrvec.cli.search import search
 from zarrvec.errors import CallerError, StoredBytesError, ZarrVecError
 from zarrvec.types import VERSION
@@ -70,7 +72,7 @@ app = typer.Typer(
 )
 
 _COMMANDS: Final[tuple[Callable[..., None], ...]] = (
-    info, ls, log, diff, tag, branch, verify, pack, plan, search, demo,
+    info, ls, log, diff, tag, branch, verify, pack, plan, replan, rechunk, search, demo,
 )  # fmt: skip
 for _command in _COMMANDS:
     app.command()(_command)
