@@ -28,7 +28,7 @@ def open_store(
         Whether writes are refused.
     **options
         Our options, as keywords: ``branch``, ``at``, ``max_staleness``, ``backend``, ``pack_bytes``,
-        ``unsafe_single_writer``, ``sync``.
+        ``unsafe_single_writer``, ``sync``, ``trace``.
 
     Returns
     -------
