@@ -13,6 +13,8 @@ from zarrvec.cli.app import app
 from zarrvec.errors import OptionError, PlanError
 from zarrvec.layout.trace import ArrayTrace, Counts, Shape
 
+SAMPLE = 1 << 16
+
 
 def run(*arguments, code=0):
     result = CliRunner().invoke(app, [str(argument) for argument in arguments])
@@ -36,7 +38,7 @@ def read_frames(root):
 
 def test_frames_that_are_read_one_by_one(root):
     read_frames(root)
-    advice = zarrvec.replan(root)
+    advice = zarrvec.replan(root, sample_bytes=SAMPLE)
     assert [each.path for each in advice] == ["episodes/frames"]
     frames = advice["episodes/frames"]
     assert frames.worth
@@ -53,15 +55,15 @@ def test_frames_that_are_read_one_by_one(root):
     done = zarrvec.rechunk(root["episodes/frames"], plan=frames.plan)
     assert done.array.chunks == frames.plan.chunks
     read_frames(root)
-    again = zarrvec.replan(root)["episodes/frames"]
+    again = zarrvec.replan(root, sample_bytes=SAMPLE)["episodes/frames"]
     assert not again.worth
     assert "keep chunks" in again.explain()
 
 
 def test_one_array_by_url_and_by_itself(root, tmp_path):
     read_frames(root)
-    by_array = zarrvec.replan(root["episodes/frames"])
-    by_url = zarrvec.replan(f"zarrvec://{tmp_path}/data.zarr/episodes")
+    by_array = zarrvec.replan(root["episodes/frames"], sample_bytes=SAMPLE)
+    by_url = zarrvec.replan(f"zarrvec://{tmp_path}/data.zarr/episodes", sample_bytes=SAMPLE)
     assert by_array["episodes/frames"].plan.chunks == by_url["episodes/frames"].plan.chunks
     with pytest.raises(KeyError):
         by_url["frames"]
@@ -74,7 +76,7 @@ def test_a_rechunking_is_not_traced(root):
 
 def test_nothing_was_traced(root, tmp_path):
     with pytest.raises(OptionError, match="nothing was traced"):
-        zarrvec.replan(root)
+        zarrvec.replan(root, sample_bytes=SAMPLE)
     read_frames(root)
     zarrvec.trace(root).save(tmp_path / "trace.json")
     with pytest.raises(OptionError, match="tells of no array there"):
@@ -87,7 +89,7 @@ def test_what_can_not_be_planned_is_named(root):
     root.create_array("gone", data=np.zeros(4))
     del root["gone"]
     read_frames(root)
-    advice = zarrvec.replan(root)
+    advice = zarrvec.replan(root, sample_bytes=SAMPLE)
     assert len(advice) == 1
     assert set(advice.skipped) == {"words", "gone"}
     assert advice.skipped["gone"] == "it is not there any more"
@@ -125,9 +127,12 @@ def test_on_the_command_line(root, tmp_path):
     read_frames(root)
     zarrvec.trace(root).save(tmp_path / "trace.json")
     assert (
-        "change chunks" in run("replan", store, "--trace", tmp_path / "trace.json", "--target", "s3").stdout
+        "change chunks"
+        in run("replan", store, "--trace", tmp_path / "trace.json", "--sample", "64KiB").stdout
     )
-    told = run("replan", store, "episodes", "--trace", tmp_path / "trace.json", "--json").stdout
+    told = run(
+        "replan", store, "episodes", "--trace", tmp_path / "trace.json", "--sample", "64KiB", "--json"
+    ).stdout
     (tmp_path / "advice.json").write_text(told)
     assert json.loads(told)["arrays"][0]["worth"] is True
     done = run("rechunk", store, "episodes/frames", "--plan", tmp_path / "advice.json", "--json")

@@ -36,7 +36,7 @@ def rewritings(draw):
     return shape, source, wanted, draw(st.integers(8, 4000)), draw(st.booleans())
 
 
-@settings(max_examples=25)
+@settings(max_examples=20)
 @given(rewritings(), st.sampled_from(["in place", "beside", "plain", "from plain"]))
 def test_any_chunks_into_any_others(rewriting, where):
     shape, source, wanted, cells, sparse = rewriting
