@@ -36,7 +36,7 @@ class ZarrVec:
         )
 
     def build(self, problem: Problem, place: Place) -> None:
-        self._array(place).vec.build_index(metric=problem.metric)
+        self._array(place).vec.build_index(metric=problem.metric, queries=problem.sample)
 
     def open(self, problem: Problem, place: Place, settings: Settings) -> "_ZarrVecSearcher":
         return _ZarrVecSearcher(array=self._array(place), metric=problem.metric, recall=settings["recall"])

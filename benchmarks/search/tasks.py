@@ -102,6 +102,8 @@ class Tasks:
     def throughput(self, *, batch: int, seconds: float) -> dict[str, Any]:
         """Answer batches for so long, at least one: the median batch's queries a second."""
         queries = self.problem.queries
+        if len(queries) < batch:
+            queries = np.resize(queries, (batch, queries.shape[1]))
         starts = range(0, len(queries) - batch + 1, batch)
         taken: list[float] = []
         while sum(taken) < seconds:
