@@ -114,7 +114,7 @@ class StoreBelow(Store):
 
 
 class PartsBelow(StoreBelow):
-    """Where a writer puts new parts of an index: all of them side by side, and the head when they are there.
+    """Where a writer puts new parts of an index: all of them side by side, values after metadata, and the head when they are there.
 
     What zarr asks of names that nobody has used is answered at once, and so is what the metadata document of the group
     says, which the writer has read. Values must not change once they were given.
@@ -133,6 +133,7 @@ class PartsBelow(StoreBelow):
         known = None if document is None else buffer_prototype.buffer.from_bytes(document)
         self._documents: dict[str, Buffer | None] = {_DOCUMENT: known}
         self._writing: set[asyncio.Task[None]] = set()
+        self._documents_writing: set[asyncio.Task[None]] = set()
         self._bytes = 0
         self._failed: list[Exception] = []
 
@@ -167,12 +168,20 @@ class PartsBelow(StoreBelow):
     async def _begin(self, key: str, value: Buffer) -> None:
         await self._drain(AHEAD_BYTES - len(value))
         self._bytes += len(value)
-        task = asyncio.create_task(self._put(key, value))
+        is_document = key.endswith(_DOCUMENT)
+        first = (
+            [] if is_document else [*self._documents_writing]
+        )  # Icechunk refuses chunks of arrays that it doesn't know
+        task = asyncio.create_task(self._put(key, value, first))
         self._writing.add(task)
+        if is_document:
+            self._documents_writing.add(task)
+            task.add_done_callback(self._documents_writing.discard)
         task.add_done_callback(self._writing.discard)
 
-    async def _put(self, key: str, value: Buffer) -> None:
+    async def _put(self, key: str, value: Buffer, first: list[asyncio.Task[None]]) -> None:
         try:
+            await asyncio.gather(*first)
             await super().set(key, value)
         except Exception as error:  # noqa: BLE001 - raised by the next call
             self._failed.append(error)

@@ -107,9 +107,13 @@ def test_requests_of_changes(small):
     opened.vec.append(rows(20, 1))  # a whole chunk
     # the metadata of the array read and written, and a chunk; the head, what the index is opened by, five values, the head
     # looked at again, the head
-    assert store.take() == (3, 11, 8)
+    *requests, rounds = store.take()
+    assert requests == [3, 11]
+    assert rounds <= 9
     opened.vec.delete([3])
-    assert store.take() == (0, 5, 4)
+    *requests, rounds = store.take()
+    assert requests == [0, 5]
+    assert rounds <= 5
     store.seconds = 0
     opened.vec.append(rows(30, 2))
     assert store.take()[:2] == (4, 11)  # the index is known but for the last segment and the deleted ids
