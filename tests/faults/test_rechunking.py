@@ -175,6 +175,17 @@ def test_writers_that_know_the_old_chunks_are_told():
     assert np.array_equal(array_of(store)[...], DATA)
 
 
+def test_another_implementation_of_a_codec_is_the_same_codec():
+    store = Store()
+    writer = store.process()
+    zarr.create_array(writer.store, name="x", data=DATA, chunks=(3, 5), shards=(6, 20))
+    with zarr.config.set({"codecs.sharding_indexed": "zarrvec.codecs.shard.ShardingCodec"}):
+        array = array_of(store, "x")
+    assert np.array_equal(array[...], DATA)
+    array[0] = 0
+    assert not array[0].any()
+
+
 @pytest.mark.parametrize("selection", [np.s_[0:3], np.s_[0, 0], np.s_[...]])
 def test_a_write_that_meets_the_last_commit_is_refused(selection):
     """Its chunks are of the old kind: landed after the last commit, they would be nonsense."""
