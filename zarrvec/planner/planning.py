@@ -4,7 +4,7 @@ Source: ``specs/planner.md``.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
@@ -195,7 +195,7 @@ def space_of(
     patterns: Sequence[Pattern],
     held: Mapping[int, int],
     max_chunk_bytes: int,
-    given: Sequence[Chunks] | Any = (),
+    given: Collection[Chunks] = (),
 ) -> Space:
     """Return the chunk shapes that may be tried.
 
@@ -298,12 +298,7 @@ def _within(layout: Layout, space: Space, scales: Scales, limits: Limits) -> lis
             keep=2,
             seed=scales.seed,
         )
-        largest = max(
-            (tuple(along) for along in shapes),
-            key=math.prod,
-            default=tuple(along[0] for along in space.lengths),
-        )
-        for chunks in {*shapes, largest}:
+        for chunks in shapes:
             for pack_bytes in packs:
                 one = replace(layout, chunks=chunks, pack_bytes=pack_bytes)
                 figures = scales.figures(one)

@@ -1,0 +1,47 @@
+"""The defaults in ``specs/planner.md`` are the code's."""
+
+from pathlib import Path
+
+import pytest
+
+from zarrvec.planner.targets import TARGETS, Machine
+
+SPEC = (Path(__file__).parents[3] / "specs" / "planner.md").read_text(encoding="utf-8")
+ROWS = {
+    cells[0]: cells[1:]
+    for line in SPEC.splitlines()
+    if line.startswith("| ") and len(cells := [cell.strip() for cell in line.strip("|").split("|")]) > 1
+}
+
+
+@pytest.mark.parametrize(
+    ("row", "field", "unit"),
+    [
+        ("L to read, ms", "get_seconds", 1e-3),
+        ("L to write, ms", "put_seconds", 1e-3),
+        ("r, MB/s", "connection_bytes_per_second", 1e6),
+        ("C", "concurrency", 1),
+        ("u, ms", "request_cpu_seconds", 1e-3),
+        ("$ per 1,000 GET", "get_dollars", 1e-3),
+        ("$ per 1,000 PUT", "put_dollars", 1e-3),
+        ("$ a GB-month", "gigabyte_month_dollars", 1),
+    ],
+)
+def test_targets(row, field, unit):
+    names = ["s3", "s3-express", "gcs", "local"]
+    assert ROWS[""][:4] == names
+    for name, cell in zip(names, ROWS[row], strict=False):
+        assert float(cell) * unit == pytest.approx(getattr(TARGETS[name], field))
+
+
+def test_machine():
+    machine = Machine()
+    assert ROWS["call"][0] == f"{1e3 * machine.call_seconds:g} ms"
+    assert (
+        ROWS["c_r, c_w"][0]
+        == f"{1e6 * machine.chunk_read_seconds:g}, {1e6 * machine.chunk_write_seconds:g} us"
+    )
+    assert (
+        ROWS["b_r, b_w"][0] == f"{1e9 * machine.byte_read_seconds:g}, {1e9 * machine.byte_write_seconds:g} ns"
+    )
+    assert ROWS["p"][0] == f"{1e9 * machine.pick_seconds:g} ns"
