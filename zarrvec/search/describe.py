@@ -20,7 +20,7 @@ from zarrvec.search.index import Index, open_index
 from zarrvec.search.inputs import as_k, as_queries, as_selection, check_array
 from zarrvec.search.places import Snapshot
 from zarrvec.search.reading import Siblings
-from zarrvec.search.searching import Options, are_few_selected
+from zarrvec.search.searching import Options, are_few_selected, codes_tell_too_little
 from zarrvec.search.space import indexed_queries
 
 Mask = npt.NDArray[np.bool_]
@@ -208,7 +208,11 @@ def explain(
     bits = options.bits or (8 if head is None else int(head.options["bits"]))
     if because is None and head is not None:
         asked = 1 if batch is None else len(batch)
-        if are_few_selected(source, mask, head, options, as_k(k), asked, bits):
+        if codes_tell_too_little(head, options, as_k(k), bits):
+            because = (
+                "codes don't tell the nearest rows apart; fewer are read if bounds of the index rule some out"
+            )
+        elif are_few_selected(source, mask, head, options, as_k(k), asked, bits):
             because = "so few are selected that they take fewer bytes than posting lists"
     if because is None and head is not None:
         planner = _Planner(snapshot, open_index(snapshot, head), as_k(k), mask, options)

@@ -34,6 +34,8 @@ from zarrvec.search.reading import Siblings, read_rows, sibling
 
 _LARGEST: Final = 1e15
 """Components of queries up to which the products of float32 with indexed vectors are safe."""
+_MOST_LOST: Final = {8: 0.3, 4: 0.5}
+"""Part of the nearest rows, by bits of codes, that ranking again can bring back: more candidates are ranked for 4 bits."""
 VECTORS: Final = "vectors"
 
 
@@ -155,7 +157,11 @@ def _search(
         head = None
     bits = options.bits or (8 if head is None else int(head.options["bits"]))
     exact = exact or _are_too_large(batch, metric)
-    if head is None or exact or are_few_selected(source, mask, head, options, wanted, len(batch), bits):
+    if head is not None and not exact:
+        exact = codes_tell_too_little(head, options, wanted, bits) or are_few_selected(
+            source, mask, head, options, wanted, len(batch), bits
+        )
+    if head is None or exact:
         hits = search_bounded(
             snapshot,
             head,
@@ -183,6 +189,15 @@ def _search(
 
 def _are_too_large(batch: npt.NDArray[np.float64], metric: Metric) -> bool:
     return metric != "cosine" and bool(np.abs(batch).max(initial=0) > _LARGEST)
+
+
+def codes_tell_too_little(head: Head, options: Options, k: int, bits: int) -> bool:
+    """Return whether so many of the nearest rows are not among the nearest by their codes that ranking these again won't do.
+
+    So it is with clusters of rows that differ by less than a step of their codes.
+    """
+    by_recall = options.nprobe is None and options.rerank is None
+    return by_recall and head.calibration.loss_at(k, bits=bits) > _MOST_LOST[bits]
 
 
 def are_few_selected(

@@ -169,6 +169,18 @@ def test_deleted_rows_are_not_found_exactly_either(array):
         assert 6 in ids
 
 
+@pytest.mark.parametrize("metric", ["cosine", "l2"])
+def test_rows_that_codes_do_not_tell_apart(metric):
+    random = np.random.default_rng(0)
+    data = np.repeat(rows(40, width=32), 50, axis=0) + 1e-3 * random.normal(size=(2000, 32)).astype("f4")
+    array = indexed(data, metric)
+    queries = data[::40]
+    hits = array.vec.search(queries, 10)
+    assert hits.ids.tolist() == array.vec.search(queries, 10, exact=True).ids.tolist()
+    assert "codes don't tell the nearest rows apart" in str(array.vec.explain(queries, 10))
+    assert array.vec.search(queries, 10, nprobe=2).stats.nprobe == 2
+
+
 class TestSearchesLikeTheOneBefore:
     @pytest.fixture
     def prepared(self, monkeypatch):
