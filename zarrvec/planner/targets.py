@@ -98,15 +98,15 @@ class Machine:
 
     threads: int = field(default_factory=lambda: min(4, os.cpu_count() or 1))
     """Of codecs; zarrvec uses at most 4."""
-    call_seconds: float = 1.0e-3
+    call_seconds: float = 1.5e-3
     """Of an array operation, whatever it takes."""
-    chunk_read_seconds: float = 25e-6
+    chunk_read_seconds: float = 30e-6
     """Of each chunk that is read: its index, its key, its place."""
-    chunk_write_seconds: float = 65e-6
+    chunk_write_seconds: float = 90e-6
     """Of each chunk that is written."""
-    byte_read_seconds: float = 0.6e-9
+    byte_read_seconds: float = 0.8e-9
     """Of each decoded byte: checksum and copies."""
-    byte_write_seconds: float = 3e-9
+    byte_write_seconds: float = 3.5e-9
     """Of each byte that is encoded: merging, looking for empty chunks, checksum and copies."""
     pick_seconds: float = 10e-9
     """Of each cell that is taken one by one, by numpy's indexing with arrays."""
