@@ -134,7 +134,7 @@ def _made(queries: int) -> Columns:
         ),
         (
             "rows/s, were it one PUT of these bytes",
-            lambda line: f"{MORE_ROWS / line['append_loopback']['put_seconds']:,.0f}",
+            lambda line: _spread([MORE_ROWS / line["append_loopback"]["put_seconds"]]),
         ),
         ("found", lambda line: f"{line['append_s3']['found']:.0%}"),
     ]
