@@ -63,6 +63,7 @@ def _dataset(name: str, data: Mapping[str, Any]) -> str:
         "",
         f"`{data['command']}`",
         "",
+        *([data["note"], ""] if "note" in data else []),
         f"### From S3 at {data['latency_ms']} ms a request, {_bandwidth(data['bandwidth'])}",
         "",
         _table(_from_s3(), [line for line in lines if "s3_cold" in line]),
