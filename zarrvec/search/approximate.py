@@ -15,22 +15,24 @@ import numpy as np
 import numpy.typing as npt
 
 from zarrvec.search.blocks import grid_of
-from zarrvec.search.cache import CachedList
 from zarrvec.search.depth import Depth, Probes, bytes_to_rank_again, candidates_for, depth_for, waves
 from zarrvec.search.exact import search_exact
 from zarrvec.search.hits import Hits
 from zarrvec.search.index import Index, read_lists
-from zarrvec.search.kernels import NO_HIT, THREADS, Found, ScanInput, merge, scan
+from zarrvec.search.kernels import NO_HIT, THREADS, Found, ScanInput, is_compiled, merge, scan
 from zarrvec.search.metrics import Metric, pair_distances, unit_rows
 from zarrvec.search.places import Snapshot
 from zarrvec.search.reading import read_rows
-from zarrvec.search.roots import Part
+from zarrvec.search.resident import Lists
+from zarrvec.search.roots import Centroids
 from zarrvec.search.space import distances_of, indexed_queries
 
 Float32 = npt.NDArray[np.float32]
 Int64 = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
 
+_FEW: Final = 7
+"""Up to so many queries one thread answers."""
 _WIDEN: Final = 2
 """Factor by which nprobe grows when too few of the selected rows were met."""
 _FEWER: Final = 0.8
@@ -103,6 +105,11 @@ class Prepared:
         return max(self.selected, 1) / max(self.rows, 1)
 
     @property
+    def is_plain(self) -> bool:
+        """Whether the nearest entries of the lists probed are the answer, by their codes."""
+        return self.fresh is None and self.allowed is None and not self.depth.rerank
+
+    @property
     def kept(self) -> int:
         """Entries kept for each query."""
         return candidates_for(self.asked.k, self.asked.bits) if self.depth.rerank else self.asked.k
@@ -171,7 +178,34 @@ def search_lists(prepared: Prepared, snapshot: Snapshot, queries: npt.NDArray[np
     queries
         (q, d) as given, at least one.
     """
-    return _Search(prepared, snapshot, queries).run()
+    return _answer_at_once(prepared, queries) or _Search(prepared, snapshot, queries).run()
+
+
+def _answer_at_once(prepared: Prepared, queries: npt.NDArray[np.float64]) -> Answer | None:
+    """Find the nearest rows for a few queries if that takes nothing but lists in memory; None if it takes more."""
+    index, asked, root = prepared.index, prepared.asked, prepared.index.centroids
+    lists = index.resident[asked.bits].lists
+    if lists is None or len(queries) > _FEW or not prepared.is_plain or not isinstance(root, Centroids):
+        return None
+    started = time.perf_counter()
+    vectors = indexed_queries(queries, prepared.metric, root.origin)
+    counts = index.part_counts
+    given = ScanInput(layout=index.head.layout, addresses=lists.addresses, counts=counts)
+    found = root.compass.find(given, vectors, prepared.depth.nprobe, kept=asked.k, bits=asked.bits)
+    if found is None:
+        return None
+    best, probes = found
+    if (best.ids[:, -1] == NO_HIT).any():
+        return None
+    return Answer(
+        ids=best.ids,
+        distances=distances_of(best.scores, vectors, prepared.metric).astype(np.float64),
+        depth=prepared.depth,
+        lists=int(np.count_nonzero(counts[:, np.unique(probes.lists)])),
+        entries=best.scanned,
+        unlike=int(np.count_nonzero(probes.nearest > index.head.calibration.far)),
+        seconds={"probe": 0.0, "read": 0.0, "scan": time.perf_counter() - started},
+    )
 
 
 class _Search:
@@ -183,7 +217,7 @@ class _Search:
         self._given = queries
         self._queries = indexed_queries(queries, prepared.metric, self._index.centroids.origin)
         self._seconds = {"probe": 0.0, "read": 0.0, "scan": 0.0}
-        self._lists: dict[str, set[int]] = {part.id: set() for part in self._index.parts}
+        self._seen = np.zeros((len(self._index.parts), self._index.head.nlist), dtype=np.bool_)
         self._unlike = 0
 
     def run(self) -> Answer:
@@ -206,7 +240,7 @@ class _Search:
             ids=ids,
             distances=distances,
             depth=prepared.depth,
-            lists=sum(map(len, self._lists.values())),
+            lists=int(np.count_nonzero(self._seen)),
             entries=entries,
             exact_rows=exact_rows,
             unlike=self._unlike,
@@ -266,39 +300,52 @@ class _Search:
         found: list[Found] = []
         passing = None if allowed is None else np.zeros(index.head.nlist, dtype=np.int64)
         numbers = np.flatnonzero(np.bincount(probes.lists.ravel(), minlength=index.head.nlist))
+        counts = index.part_counts
         for wave in waves(numbers, index.sizes(bits, numbers), self._asked.memory_bytes):
-            started = time.perf_counter()
-            wanted = [(part, wave[part.counts[wave] > 0]) for part in index.parts]
-            lists = read_lists(self._snapshot, wanted, bits)
-            self._seconds["read"] += time.perf_counter() - started
+            there = counts[:, wave] > 0
+            self._seen[:, wave] |= there
+            lists = self._lists(wave, there)
             started = time.perf_counter()
             now = probes.lists
             if len(wave) < len(numbers):
                 now = np.where(np.isin(now, wave), now, -1)
-            for part, held in zip(index.parts, lists, strict=True):
-                addresses = np.zeros(index.head.nlist, dtype=np.uint64)
-                here = np.fromiter(held, dtype=np.int64, count=len(held))
-                addresses[here] = np.fromiter(
-                    (one.address for one in held.values()), dtype=np.uint64, count=len(held)
+            found.append(
+                scan(
+                    ScanInput(layout=index.head.layout, addresses=lists.addresses, counts=counts),
+                    queries,
+                    now,
+                    probes.products,
+                    kept=kept,
+                    bits=bits,
+                    allowed=allowed,
+                    threads=THREADS,
                 )
-                found.append(
-                    scan(
-                        ScanInput(layout=part.layout, addresses=addresses, counts=part.counts),
-                        queries,
-                        now,
-                        probes.products,
-                        kept=kept,
-                        bits=bits,
-                        allowed=allowed,
-                        threads=THREADS,
-                    )
-                )
-                self._lists[part.id].update(held)
-                if passing is not None:
-                    _count_allowed(part, held, allowed, passing)
+            )
+            if passing is not None:
+                _count_allowed(index, lists, wave, allowed, passing)
             self._seconds["scan"] += time.perf_counter() - started
         best = found[0] if len(found) == 1 else merge(found, kept)
         return best, None if passing is None else passing[probes.lists].sum(axis=1)
+
+    def _lists(self, wave: Int64, there: Mask) -> Lists:
+        """Return lists, as many of each segment as are there (parts, wave), from memory or by one wave of requests."""
+        index, bits = self._index, self._asked.bits
+        lists = index.resident[bits].lists
+        if lists is not None and (lists.addresses[:, wave].astype(np.bool_) == there).all():
+            return lists
+        started = time.perf_counter()
+        wanted = [(part, wave[row]) for part, row in zip(index.parts, there, strict=True)]
+        lists = Lists(np.zeros(self._seen.shape, dtype=np.uint64), {})
+        for row, (part, found) in enumerate(
+            zip(index.parts, read_lists(self._snapshot, wanted, bits), strict=True)
+        ):
+            for number, kept in found.items():
+                lists.held[part.id, number] = kept
+                lists.addresses[row, number] = kept.address
+        if is_compiled():
+            index.resident[bits].borrow(lists.held)
+        self._seconds["read"] += time.perf_counter() - started
+        return lists
 
     def _distances_of_rows(self, ids: Int64) -> npt.NDArray[np.float64]:
         """Return the distances of the rows themselves, (q, kept) float64."""
@@ -314,13 +361,16 @@ class _Search:
         return distances
 
 
-def _count_allowed(part: Part, lists: dict[int, CachedList], allowed: Mask | None, passing: Int64) -> None:
+def _count_allowed(index: Index, lists: Lists, wave: Int64, allowed: Mask | None, passing: Int64) -> None:
     """Add to (nlist,) how many entries of each list may be found."""
     assert allowed is not None
-    for number, kept in lists.items():
-        end = int(part.counts[number]) * part.layout.id_bytes
-        ids = kept.data[:end].view(f"<u{part.layout.id_bytes}")
-        passing[number] += np.count_nonzero(allowed[ids[ids < len(allowed)]])
+    id_bytes = index.head.layout.id_bytes
+    for part in index.parts:
+        for number in wave.tolist():
+            kept = lists.held.get((part.id, number))
+            if kept is not None:
+                ids = kept.data[: int(part.counts[number]) * id_bytes].view(f"<u{id_bytes}")
+                passing[number] += np.count_nonzero(allowed[ids[ids < len(allowed)]])
 
 
 def _nearest(ids: Int64, distances: npt.NDArray[np.float64], k: int) -> tuple[Int64, npt.NDArray[np.float64]]:

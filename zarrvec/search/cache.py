@@ -4,9 +4,10 @@ What is kept never goes stale: a segment is never changed, and its name is used 
 """
 
 import threading
+import weakref
 from collections import OrderedDict
 from collections.abc import Hashable, Iterable, Mapping
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, Final, Generic, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +19,16 @@ DEFAULT_CACHE_BYTES: Final = 512 << 20
 
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
+
+
+class Borrower(Protocol):
+    """Holds on to values that a cache holds."""
+
+    def take(self, found: Any) -> None:
+        """Take a mapping of those that are held."""
+
+    def forget(self) -> None:
+        """Let go of all values; the cache has dropped one. Both are called while nobody else changes the cache."""
 
 
 class ByteCache(Generic[K, V]):
@@ -42,6 +53,7 @@ class ByteCache(Generic[K, V]):
     def __init__(self, limit_bytes: int) -> None:
         self._lock = threading.Lock()
         self._held: OrderedDict[K, tuple[V, int]] = OrderedDict()
+        self._borrowers: weakref.WeakSet[Borrower] = weakref.WeakSet()
         self._limit_bytes = limit_bytes
         self.bytes_held = 0
         """Bytes of all that is held."""
@@ -73,14 +85,26 @@ class ByteCache(Generic[K, V]):
     def get_many(self, keys: Iterable[K]) -> dict[K, V]:
         """Return those that are held."""
         with self._lock:
-            get, use = self._held.get, self._held.move_to_end
-            found = {}
-            for key in keys:
-                held = get(key)
-                if held is not None:
-                    use(key)
-                    found[key] = held[0]
-            return found
+            return self._get_many(keys)
+
+    def _get_many(self, keys: Iterable[K]) -> dict[K, V]:
+        get, use = self._held.get, self._held.move_to_end
+        found = {}
+        for key in keys:
+            held = get(key)
+            if held is not None:
+                use(key)
+                found[key] = held[0]
+        return found
+
+    def lend(self, keys: Iterable[K], borrower: Borrower) -> None:
+        """Give those that are held to a borrower, which is told, while it lives, when any value is dropped.
+
+        So it needs no `get_many` for them, and keeps no memory alive that is not held here.
+        """
+        with self._lock:
+            self._borrowers.add(borrower)
+            borrower.take(self._get_many(keys))
 
     def put_many(self, items: Mapping[K, tuple[V, int]]) -> None:
         """Keep values of the bytes given; the last of them longest."""
@@ -88,9 +112,12 @@ class ByteCache(Generic[K, V]):
             for key, (value, size) in items.items():
                 if size > self._limit_bytes:
                     continue
-                _, before = self._held.pop(key, (None, 0))
+                _, before = self._held.pop(key, (None, None))
                 self._held[key] = value, size
-                self.bytes_held += size - before
+                self.bytes_held += size
+                if before is not None:
+                    self.bytes_held -= before
+                    self._recall()
             self._shrink()
 
     def clear(self) -> None:
@@ -98,11 +125,19 @@ class ByteCache(Generic[K, V]):
         with self._lock:
             self._held.clear()
             self.bytes_held = 0
+            self._recall()
 
     def _shrink(self) -> None:
+        if self.bytes_held > self._limit_bytes:
+            self._recall()
         while self.bytes_held > self._limit_bytes:
             _, (_, size) = self._held.popitem(last=False)
             self.bytes_held -= size
+
+    def _recall(self) -> None:
+        for borrower in self._borrowers:
+            borrower.forget()
+        self._borrowers.clear()
 
 
 class CachedList:

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from zarrvec.search.blocks import Grid, plan_blocks
 from zarrvec.search.head import Head
-from zarrvec.search.kernels import THREADS, choose
+from zarrvec.search.kernels import THREADS, Found, ScanInput, choose, find
 from zarrvec.search.metrics import Metric
 from zarrvec.search.probing import list_bias
 
@@ -209,6 +209,27 @@ class Compass(NamedTuple):
             nearest = (self.squares - 2 * products).min(axis=1)
             chosen = lists, np.take_along_axis(products, lists, axis=1), nearest
         return Probes(chosen[0], chosen[1], np.maximum(chosen[2] + lengths, 0))
+
+    def find(
+        self, lists: ScanInput, queries: Float32, nprobe: int, *, kept: int, bits: int
+    ) -> tuple[Found, Probes] | None:
+        """Choose the lists of a few queries and scan them, see `zarrvec.search.kernels.find`; None if that can't be."""
+        lengths = np.einsum("ij,ij->i", queries, queries)
+        found = find(
+            lists,
+            queries,
+            queries @ self.vectors.T,
+            self.squares,
+            self.bias,
+            self._factors(lengths),
+            min(nprobe, len(self.vectors)),
+            kept=kept,
+            bits=bits,
+        )
+        if found is None:
+            return None
+        best, chosen, products, nearest = found
+        return best, Probes(chosen, products, np.maximum(nearest + lengths, 0))
 
     def _keys(self, products: Float32, lengths: Float32) -> Float32:
         return -2 * products + self._factors(lengths)[:, None] * self.bias

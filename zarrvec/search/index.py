@@ -21,6 +21,7 @@ from zarrvec.search.entries import EntriesReader, Span
 from zarrvec.search.head import MAX_COUNT, Deleted, Head, Segment
 from zarrvec.search.places import Snapshot
 from zarrvec.search.records import SHARED_HEAD, Layout, ListTable, crc_of
+from zarrvec.search.resident import Resident
 from zarrvec.search.roots import Centroids, GroupedRoot, Part, Root
 from zarrvec.search.sources import Want
 from zarrvec.search.storing import ORIGIN
@@ -51,10 +52,21 @@ class Index:
     """(n,) ids that are not to be found, ascending."""
     uncovered: npt.NDArray[np.bool_] | None
     """Of the leading shape of the array: rows that are in no list as they are now; None if there are none."""
+    resident: dict[int, Resident]
+    """By bits: its posting lists that are in memory."""
+
+    @property
+    def part_counts(self) -> Int64:
+        """The (parts, nlist) entries of each list in each segment; see `Part` for which lists."""
+        return (
+            self.parts[0].counts[None]
+            if len(self.parts) == 1
+            else np.stack([part.counts for part in self.parts])
+        )
 
     def counts(self) -> Int64:
-        """Return the (nlist,) entries of each list, over all segments; see `Part` for which lists."""
-        counts: Int64 = np.sum([part.counts for part in self.parts], axis=0)
+        """Return the (nlist,) entries of each list, over all segments."""
+        counts: Int64 = self.part_counts.sum(axis=0)
         return counts
 
     def sizes(self, bits: int, numbers: Int64 | slice = slice(None)) -> Int64:
@@ -159,6 +171,9 @@ def _open_index(snapshot: Snapshot, head: Head) -> Index:
         if head.deleted_ids is None
         else renumbered(held[state][1], head.deleted_ids.leading, snapshot.array.shape[:-1]),
         uncovered=_uncovered(snapshot, head, generations, held[state][0]),
+        resident={
+            bits: Resident((segment.id for segment in head.segments), head.nlist, bits) for bits in (4, 8)
+        },
     )
 
 

@@ -10,7 +10,9 @@ import pytest
 from zarrvec.search import kernels
 from zarrvec.search.depth import Compass, candidates_for, depth_for, waves
 from zarrvec.search.head import Curve, Head
+from zarrvec.search.kernels import ScanInput, scan
 from zarrvec.search.metrics import METRICS
+from zarrvec.search.records import Entries, Layout
 
 VECTORS = Path(__file__).parents[3] / "specs" / "vectors"
 HEAD = Head.decode(json.loads((VECTORS / "index.json").read_text())["l2"]["head"], name="x")
@@ -110,3 +112,37 @@ def test_waves_hold_what_fits():
 
 def test_fewer_bits_take_more_candidates():
     assert all(candidates_for(k, 4) > candidates_for(k, 8) > k for k in (1, 10, 1000))
+
+
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("bits", [8, 4])
+def test_lists_found_at_once_are_those_chosen_and_scanned(metric, bits, monkeypatch):
+    monkeypatch.setattr(kernels, "_numba", kernels._Numba())
+    random, segments, nlist = np.random.default_rng(0), 3, 40
+    layout = Layout(width=75, id_bytes=4, has_norms=metric == "l2")
+    counts = random.integers(0, 30, (segments, nlist))
+    packed = [[_some_list(random, layout, count) for count in part] for part in counts]
+    addresses = np.array([[data.ctypes.data if data.size else 0 for data in part] for part in packed], "u8")
+    lists = ScanInput(layout=layout, addresses=addresses, counts=counts)
+    centroids, queries = (
+        random.normal(size=(nlist, 75)).astype("f4"),
+        random.normal(size=(3, 75)).astype("f4"),
+    )
+    compass = Compass.of(centroids, random.random(nlist).astype("f4"), metric)
+    assert compass.find(lists, queries, 7, kept=5, bits=bits) is None  # nothing is compiled yet
+    kernels._numba.module = pytest.importorskip("zarrvec.search._numba_kernels")
+    probes = compass.probe(queries, 7)
+    expected = scan(lists, queries, probes.lists, probes.products, kept=5, bits=bits)
+    found, chosen = compass.find(lists, queries, 7, kept=5, bits=bits)
+    for one, other in zip((*chosen, *found), (*probes, *expected), strict=True):
+        np.testing.assert_array_equal(one, other)
+    number = probes.lists[2, 6]
+    counts[1, number], addresses[1, number] = 3, 0
+    assert compass.find(lists, queries, 7, kept=5, bits=bits) is None
+
+
+def _some_list(random, layout, count):
+    codes = random.integers(0, 256, (count, layout.width), dtype=np.uint8)
+    norms = random.random(count).astype("f4") if layout.has_norms else None
+    scales = random.random(count).astype("f4") / 100
+    return layout.pack(Entries(random.integers(0, 999, count), scales, scales, norms, codes))

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from zarrvec.search import kernels
+from zarrvec.search import _numpy_kernels, kernels
 from zarrvec.search.kernels import Found, ScanInput, merge, scan
 from zarrvec.search.records import Entries, Layout
 
@@ -49,9 +49,9 @@ class Lists:
         self.given = ScanInput(
             layout=layout,
             addresses=np.array(
-                [buffer.ctypes.data if buffer.size else 0 for buffer in self.buffers], np.uint64
+                [[buffer.ctypes.data if buffer.size else 0 for buffer in self.buffers]], np.uint64
             ),
-            counts=np.array([len(part.ids) for part in entries], np.int64),
+            counts=np.array([[len(part.ids) for part in entries]], np.int64),
         )
 
     def scores(self, query, probes, base, allowed=None):
@@ -119,7 +119,7 @@ def check(lists, queries, probes, base, found, *, kept, allowed=None):
         truth = {number: score for score, number in best(ids, scores, len(ids))}
         theirs = [truth[number] for number in found.ids[row, :size].tolist()]
         np.testing.assert_allclose(found.scores[row, :size], theirs, rtol=1e-5, atol=atol)
-    assert found.scanned == lists.given.counts[probes[probes >= 0]].sum()
+    assert found.scanned == lists.given.counts[0, probes[probes >= 0]].sum()
 
 
 layouts = st.builds(
@@ -147,7 +147,7 @@ def test_equals_unpacking_everything(name, data, layout, bits, seed):
 @both
 @pytest.mark.parametrize("width", [2, 100, 385])
 def test_lists_longer_than_a_block(name, width, monkeypatch):
-    monkeypatch.setattr(kernels, "_BLOCK_SCORES", 20_000)
+    monkeypatch.setattr(_numpy_kernels, "_BLOCK_SCORES", 20_000)
     rng = np.random.default_rng(width)
     lists = some_lists(rng, Layout(width=width, id_bytes=4, has_norms=True), [7000, 0, 1, 333], rows=5000)
     queries, probes, base = some_queries(rng, lists.layout, 7, 4, 4)
@@ -202,7 +202,7 @@ def test_queries_of_no_length(name, query):
 @both
 def test_nothing_to_scan(name):
     layout = Layout(width=5, id_bytes=4, has_norms=False)
-    none = ScanInput(layout=layout, addresses=np.empty(0, np.uint64), counts=np.empty(0, np.int64))
+    none = ScanInput(layout=layout, addresses=np.empty((1, 0), np.uint64), counts=np.empty((1, 0), np.int64))
     with computing_with(name):
         empty = scan(none, np.ones((2, 5), "f4"), np.full((2, 3), -1), np.zeros((2, 3), "f4"), kept=2)
         assert empty.ids.tolist() == [[-1, -1]] * 2
@@ -259,7 +259,7 @@ def test_whatever_arrays_are_given_compile_once():
         for variant in (
             [array.copy() for array in given],
             given,
-            [np.repeat(array, 2, axis=0)[::2] for array in given],
+            [np.repeat(array, 2, axis=-1)[..., ::2] for array in given],
             [part.reshape(array.shape) for part, array in zip(unaligned, given, strict=True)],
             [np.asfortranarray(queries.astype("f8")), probes.astype("i4"), base.astype("f2"), *given[3:]],
         ):
@@ -325,14 +325,14 @@ def refuse(self):
 
 _CacheLocator.ensure_cache_path = refuse
 
-from zarrvec.search import kernels
+from zarrvec.search import _numpy_kernels, kernels
 from zarrvec.search.records import Entries, Layout
 
 rng = np.random.default_rng(0)
 layout = Layout(width=75, id_bytes=4, has_norms=False)
 codes = rng.integers(0, 256, (900, 75), dtype="u1")
 data = layout.pack(Entries(np.arange(900), *np.ones((2, 900), "f4"), None, codes))
-lists = kernels.ScanInput(layout=layout, addresses=np.array([data.ctypes.data], "u8"), counts=np.array([900]))
+lists = kernels.ScanInput(layout=layout, addresses=np.array([[data.ctypes.data]], "u8"), counts=np.array([[900]]))
 arguments = rng.normal(size=(5, 75)).astype("f4"), np.zeros((5, 1), int), np.zeros((5, 1), "f4")
 expected = kernels.scan(lists, *arguments, kept=9)
 assert kernels._numba.module is None

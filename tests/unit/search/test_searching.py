@@ -1,5 +1,7 @@
 """Does a search through an index say clearly what it can't do, and is it right where there is little to find?"""
 
+import gc
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -10,7 +12,8 @@ from zarr.storage import MemoryStore
 
 import zarrvec
 from zarrvec.errors import OptionError, SearchError
-from zarrvec.search import approximate, searching
+from zarrvec.search import approximate, kernels, searching
+from zarrvec.search.cache import LISTS
 
 WIDTH = 8
 METRICS = ("cosine", "l2", "ip")
@@ -194,8 +197,11 @@ class TestSearchesLikeTheOneBefore:
         monkeypatch.setattr(searching, "prepare", prepare)
         return calls
 
-    @pytest.fixture
-    def emb(self, tmp_path):
+    @pytest.fixture(params=[False, True], ids=["numpy", "compiled"])
+    def emb(self, tmp_path, request, monkeypatch):
+        monkeypatch.setattr(kernels, "_numba", kernels._Numba())
+        if request.param:
+            kernels._numba.module = pytest.importorskip("zarrvec.search._numba_kernels")
         root = zarr.open_group(f"zarrvec://{tmp_path}/data.zarr", mode="a")
         made = root.create_array("emb", data=rows(400), chunks=(50, WIDTH))
         made.vec.build_index(metric="l2")
@@ -249,6 +255,33 @@ class TestSearchesLikeTheOneBefore:
         far = np.full(WIDTH, 1e30)
         assert emb.vec.search(far, 3).stats.nprobe is None
         assert len(prepared) == 1
+
+    def test_find_lists_anew_that_memory_has_dropped(self, emb):
+        expected = emb.vec.search(emb[7], 3)
+        for drop in (LISTS.clear, lambda: None):
+            drop()
+            again = emb.vec.search(emb[7], 3)
+            assert again.ids.tolist() == expected.ids.tolist()
+            assert (again.stats.lists, again.stats.entries) == (expected.stats.lists, expected.stats.entries)
+
+    def test_keep_no_lists_that_memory_has_dropped(self, emb, monkeypatch):
+        found = [emb.vec.search(query, 3).ids.tolist() for query in emb[:50]]
+        held = [weakref.ref(kept.data) for kept, _ in LISTS._held.values()]
+        monkeypatch.setattr(LISTS, "limit_bytes", 0)
+        gc.collect()
+        assert held
+        assert not any(data() is not None for data in held)
+        assert [emb.vec.search(query, 3).ids.tolist() for query in emb[:50]] == found
+        assert not LISTS._held
+
+    def test_threads_share_them_while_memory_drops_lists(self, emb):
+        queries = np.asarray(emb[:40])
+        expected = emb.vec.search(queries, 5).ids.tolist()
+        with ThreadPoolExecutor(4) as pool:
+            searches = [pool.submit(emb.vec.search, query, 5) for _ in range(5) for query in queries]
+            while not all(search.done() for search in searches):
+                LISTS.clear()
+        assert [search.result().ids.tolist() for search in searches] == 5 * expected
 
     def test_threads_share_them(self, emb):
         queries = np.asarray(emb[:40])
