@@ -133,7 +133,9 @@ def test_lists_found_at_once_are_those_chosen_and_scanned(metric, bits, monkeypa
     kernels._numba.module = pytest.importorskip("zarrvec.search._numba_kernels")
     probes = compass.probe(queries, 7)
     expected = scan(lists, queries, probes.lists, probes.products, kept=5, bits=bits)
-    found, chosen = compass.find(lists, queries, 7, kept=5, bits=bits)
+    at_once = compass.find(lists, queries, 7, kept=5, bits=bits)
+    assert at_once is not None
+    found, chosen = at_once
     for one, other in zip((*chosen, *found), (*probes, *expected), strict=True):
         np.testing.assert_array_equal(one, other)
     number = probes.lists[2, 6]
