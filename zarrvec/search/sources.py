@@ -26,7 +26,7 @@ from zarrvec.search.below import StoreBelow
 from zarrvec.search.cache import ByteCache
 from zarrvec.search.units import STAGED, Generations, Pages, Units, pages_of
 
-GAP_BYTES: Final = 32 << 10
+GAP_BYTES: Final = 128 << 10
 """Gaps up to this length are read over: what is wanted is far apart, and bytes count."""
 _GENERATIONS_BYTES: Final = 16 << 20
 _OPENED_COUNT: Final = 16  # each keeps its version in memory
