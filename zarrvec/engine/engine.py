@@ -50,12 +50,14 @@ class Place:
     pack_bytes: int = PACK_BYTES
     unsafe_single_writer: bool = False
     sync: bool = False
+    identity: str = field(init=False, compare=False, repr=False)
+    """What tells engines apart."""
 
-    @property
-    def identity(self) -> str:
-        """What tells engines apart."""
-        return repr((self.protocol, self.root, sorted(self.options.items(), key=repr), self.branch, self.backend,
-                     self.pack_bytes, self.unsafe_single_writer, self.sync))  # fmt: skip
+    def __post_init__(self) -> None:
+        """Make the identity once: it is looked at by every operation."""
+        identity = repr((self.protocol, self.root, sorted(self.options.items(), key=repr), self.branch, self.backend,
+                         self.pack_bytes, self.unsafe_single_writer, self.sync))  # fmt: skip
+        object.__setattr__(self, "identity", identity)
 
     @property
     def name(self) -> str:

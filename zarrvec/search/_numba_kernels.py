@@ -17,10 +17,13 @@ import numba as nb
 import numpy as np
 
 from zarrvec.search._numba_products import (
+    BLOCK_ROWS,
     QUERIES,
     code,
+    code_rows,
     jit,
     multiply,
+    multiply_rows,
     places_of,
     read_scalars,
     uint32_at,
@@ -31,7 +34,7 @@ from zarrvec.search._numba_products import (
 if nb.config.DISABLE_JIT:
     raise ImportError("NUMBA_DISABLE_JIT is set: nothing here runs uncompiled, numpy does.")
 
-_GLANCE: Final = 16
+GLANCE: Final = 16
 """Scores that are looked at together."""
 
 
@@ -83,13 +86,13 @@ def _sort(ids, scores):
 @jit
 def _keep(found, size, ids_at, id_bytes, masked, allowed, ids, scores):
     """Offer the scores of so many consecutive entries to the best of a query."""
-    for first in range(0, size, _GLANCE):
+    for first in range(0, size, GLANCE):
         limit, near = scores[0], False
-        for i in range(_GLANCE):  # this vectorises, and most entries are not looked at again
+        for i in range(GLANCE):  # this vectorises, and most entries are not looked at again
             near |= found[first + i] <= limit
         if not near:
             continue
-        for i in range(first, min(first + _GLANCE, size)):
+        for i in range(first, min(first + GLANCE, size)):
             score = found[i]
             if score <= scores[0]:
                 if id_bytes == 8:
@@ -112,7 +115,7 @@ def _scan(lists, coded, steps, shifts, probes, order, base, mask, codes, pointer
     scales, norms, found = (
         np.empty(block, np.float32),
         np.zeros(block, np.float32),
-        np.zeros(block + _GLANCE, np.float32),
+        np.zeros(block + GLANCE, np.float32),
     )
     factor = np.float32(2 if has_norms else 1)
     width, numbers, biases = probes.shape[1], probes.reshape(-1), base.reshape(-1)
@@ -175,37 +178,57 @@ def _scan_all(lists, queries, probes, order, base, mask, ids, scores):
 
 
 @jit
-def _choose(products, squares, bias, factors, lists, keys, nearest):
-    for row in range(products.shape[0]):
-        lists[row], keys[row] = -1, np.inf
-        factor = factors[row]
-        least = np.float32(np.inf)
-        for number in range(products.shape[1]):
-            twice = np.float32(-2) * products[row, number]
-            key = twice + factor * bias[number]
-            least = min(least, squares[number] + twice)
-            if key < keys[row, 0]:
-                lists[row, 0], keys[row, 0] = number, key
-                _sift(lists[row], keys[row], 0, lists.shape[1])
-        nearest[row] = least
-        _sort(lists[row], keys[row])
-        for place in range(lists.shape[1]):
-            keys[row, place] = products[row, lists[row, place]]
+def _choose_one(products, squares, bias, factor, lists, keys):
+    """Choose the lists of one query, and return the least of ``squares - 2 * products``."""
+    lists[:], keys[:] = -1, np.inf
+    least, key = np.full(GLANCE, np.inf, np.float32), np.empty(GLANCE, np.float32)
+    for first in range(0, products.shape[0], GLANCE):
+        limit, near = keys[0], False
+        for i in range(GLANCE):  # this vectorises
+            twice = np.float32(-2) * products[first + i]
+            key[i] = twice + factor * bias[first + i]
+            least[i] = min(least[i], squares[first + i] + twice)
+            near |= key[i] < limit
+        if not near:
+            continue
+        for i in range(GLANCE):
+            if key[i] < keys[0]:
+                lists[0], keys[0] = first + i, key[i]
+                _sift(lists, keys, 0, lists.shape[0])
+    _sort(lists, keys)
+    return least.min()
 
 
-def _choose_all(products, squares, bias, factors, lists, keys, nearest):
-    _choose(products, squares, bias, factors, lists, keys, nearest)
+@jit
+def _choose(coarse, queries, factors, lists, theirs, nearest):
+    codes, scales, squares, bias = coarse
+    steps, shifts = np.empty(queries.shape[0], np.float32), np.zeros(queries.shape[0], np.int32)
+    coded = code_rows(queries, codes.shape[1], steps, shifts)
+    sums, pointers = np.empty((2, BLOCK_ROWS), np.int32), np.empty(2, np.uint64)
+    products = np.zeros((2, scales.shape[0]), np.float32)
+    for first in range(0, queries.shape[0], 2):
+        taken = min(2, queries.shape[0] - first)
+        multiply_rows(codes, scales, coded, first, taken, steps, shifts, pointers, sums, products)
+        for i in range(taken):
+            row = first + i
+            nearest[row] = _choose_one(products[i], squares, bias, factors[row], lists[row], theirs[row])
+            for place in range(lists.shape[1]):
+                theirs[row, place] = products[i, lists[row, place]]
 
 
-def _find_all(compass, lists, queries, products, factors, mask, chosen, base, nearest, ids, scores):
+def _choose_all(coarse, queries, factors, lists, theirs, nearest):
+    _choose(coarse, queries, factors, lists, theirs, nearest)
+
+
+def _find_all(coarse, lists, queries, factors, chosen, base, nearest, ids, scores):
     """Choose lists, and scan them if all are there: return how many entries that were, or -1."""
-    squares, bias = compass
     addresses, counts, _layout = lists
-    _choose(products, squares, bias, factors, chosen, base, nearest)
+    _choose(coarse, queries, factors, chosen, base, nearest)
     for number in chosen.flat:
         for part in range(addresses.shape[0]):
             if addresses[part, number] == 0 and counts[part, number] > 0:
                 return -1
+    mask = False, np.empty(0, np.uint8)
     return _scan_parts(lists, queries, chosen, np.arange(chosen.size), base, mask, ids, scores)
 
 

@@ -20,7 +20,7 @@ from llvmlite import ir
 from numba import carray, types
 from numba.extending import intrinsic
 
-from zarrvec.search._numba_tiles import LANES, OCTETS, decoded_tile, has_byte_products, planes_tile
+from zarrvec.search._numba_tiles import LANES, OCTETS, decoded_tile, has_byte_products, planes_tile, rows_tile
 
 _SCRATCH_CODES: Final = 12288
 """Codes decoded at a time: at two bytes each they fill three quarters of a small first-level cache."""
@@ -60,18 +60,19 @@ _ROWS: Final = 8
 """Rows are taken in multiples of the longest tile."""
 QUERIES: Final = 4
 """Queries of the widest tile."""
-_BLOCK_ROWS: Final = 256
+BLOCK_ROWS: Final = 256
 """Rows multiplied at a time that are not decoded."""
 _tile_8x1, _tile_4x4 = decoded_tile(_ROWS, 1), decoded_tile(4, QUERIES)
 _planes_8x1, _planes_4x2 = planes_tile(_ROWS, 1, 8), planes_tile(4, 2, 8)
 _high_8x1, _high_4x2 = planes_tile(_ROWS, 1, 4), planes_tile(4, 2, 4)
+_rows_8x1, _rows_4x2 = rows_tile(_ROWS, 1), rows_tile(4, 2)
 jit = nb.njit(nogil=True, error_model="numpy")
 
 
 @jit
-def _quantize(queries, padded, coded, steps):
+def _quantize(queries, half, padded, coded, steps):
+    """Scale each query to int16: `half` numbers, then the others from `padded` on."""
     width = queries.shape[1]
-    half = (width + 1) // 2
     coded[:] = 0
     for row in range(queries.shape[0]):
         largest = np.float32(0)
@@ -91,16 +92,17 @@ def _quantize(queries, padded, coded, steps):
 
 
 @jit
-def _split(coded, padded, halves, shifts):
-    """Part int16 queries into high and low bytes, in the order in which a tile takes them."""
+def _split(coded, parts, halves, shifts):
+    """Part int16 queries into high and low bytes, in the order in which a tile takes so many parts of them."""
+    padded = coded.shape[1] // parts
     for row in range(coded.shape[0]):
         total = 0
         for at in range(0, padded, OCTETS):
-            for half in range(2):
+            for part in range(parts):
                 for j in range(OCTETS):
-                    value = coded[row, half * padded + at + j]
+                    value = coded[row, part * padded + at + j]
                     low = np.int8(value)
-                    place = 4 * at + 2 * OCTETS * half + j
+                    place = 2 * (parts * at + OCTETS * part) + j
                     halves[row, place] = np.int8((value - low) >> 8)
                     halves[row, place + OCTETS] = low
                     total += value
@@ -207,7 +209,7 @@ def _code_words(queries, layout, steps, shifts):
     half = (layout[0] + 1) // 2
     padded = (half + LANES - 1) // LANES * LANES
     coded = np.empty((queries.shape[0], 2 * padded), np.int16)
-    _quantize(queries, padded, coded, steps)
+    _quantize(queries, half, padded, coded, steps)
     block = max(_ROWS, _SCRATCH_CODES // (2 * half) // _ROWS * _ROWS)
     return coded, np.zeros((2, block * half + LANES), np.int16), block
 
@@ -218,14 +220,56 @@ def _code_bytes(queries, layout, steps, shifts):
     half = (layout[0] + 1) // 2
     padded = (half + OCTETS - 1) // OCTETS * OCTETS
     coded = np.empty((queries.shape[0], 2 * padded), np.int16)
-    _quantize(queries, padded, coded, steps)
+    _quantize(queries, half, padded, coded, steps)
     halves = np.empty((queries.shape[0], 4 * padded), np.int8)
-    _split(coded, padded, halves, shifts)
-    return halves, np.empty((2, 0), np.int16), _BLOCK_ROWS
+    _split(coded, 2, halves, shifts)
+    return halves, np.empty((2, 0), np.int16), BLOCK_ROWS
 
 
-code, unpack, multiply = (
-    (_code_bytes, _leave_rows, _multiply_planes)
+@jit
+def _code_rows_as_words(queries, padded, steps, shifts):
+    """Return int16 queries of so many numbers."""
+    coded = np.empty((queries.shape[0], padded), np.int16)
+    _quantize(queries, padded, padded, coded, steps)
+    return coded
+
+
+@jit
+def _code_rows_as_bytes(queries, padded, steps, shifts):
+    """Return the halves of int16 queries of so many numbers."""
+    coded = np.empty((queries.shape[0], padded), np.int16)
+    _quantize(queries, padded, padded, coded, steps)
+    halves = np.empty((queries.shape[0], 2 * padded), np.int8)
+    _split(coded, 1, halves, shifts)
+    return halves
+
+
+@jit
+def multiply_rows(codes, scales, coded, query, taken, steps, shifts, pointers, sums, products):
+    """Let ``products[i]`` be the inner products of query ``query + i`` and rows of int8 numbers, (rows, a multiple of 64)."""
+    for i in range(2):  # where there is no second the first is repeated
+        number = np.uint64(query + min(i, taken - 1))
+        pointers[i] = np.uint64(coded.ctypes.data) + number * np.uint64(coded.strides[0])
+    at, out = np.uint64(pointers.ctypes.data), np.uint64(sums.ctypes.data)
+    address, width = np.uint64(codes.ctypes.data), np.uint64(codes.shape[1])
+    count, block = codes.shape[0], sums.shape[1]
+    last, sums_stride = np.uint64(count - 1), np.uint64(4 * block)
+    for start in range(0, count, block):
+        size = min(block, count - start)
+        for i in range(0, size, _ROWS if taken == 1 else 4):
+            row, place = np.uint64(start + i), out + np.uint64(4 * i)
+            if taken == 1:
+                _rows_8x1(address, width, row, last, at, place, sums_stride)
+            else:
+                _rows_4x2(address, width, row, last, at, place, sums_stride)
+        for i in range(taken):
+            step, shift = steps[query + i], shifts[query + i]
+            for j in range(size):
+                products[i, start + j] = scales[start + j] * (step * np.float32(np.int32(sums[i, j] - shift)))
+
+
+code, unpack, multiply, code_rows = (
+    (_code_bytes, _leave_rows, _multiply_planes, _code_rows_as_bytes)
     if has_byte_products()
-    else (_code_words, _decode_rows, _multiply_decoded)
+    else (_code_words, _decode_rows, _multiply_decoded, _code_rows_as_words)
 )

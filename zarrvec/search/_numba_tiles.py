@@ -64,6 +64,18 @@ def _store_sums(builder, vectors, address):
     builder.store(sums, builder.inttoptr(address, sums.type.as_pointer()), align=4)
 
 
+def _least(builder, one, other):
+    return builder.select(builder.icmp_unsigned("<", one, other), one, other)
+
+
+def _joined(builder, parts):
+    """Return sums of products with numbers of which the high bytes, and the low ones, gave a part."""
+    if len(parts) == 1:
+        return parts[0]
+    high, low = parts
+    return builder.add(builder.shl(high, ir.Constant(high.type, [8] * high.type.count)), low)
+
+
 def _instruction(features: str) -> tuple[int, str | None]:
     """Return lanes of int16, and what multiplies two vectors of them and adds neighbouring products, if there is such."""
     for feature, lanes, name in (
@@ -127,6 +139,84 @@ def decoded_tile(rows: int, queries: int) -> Any:
     return tile
 
 
+def rows_tile(rows: int, queries: int) -> Any:
+    """Return a function for the inner products of so many rows of int8 numbers with so many queries.
+
+    `codes` is the address of the first row, each of them `width` bytes long, a multiple of `OCTETS`; rows from `last` on are
+    that one again. Queries are as `zarrvec.search._numba_products.code_rows` leaves them, `sums` as for `decoded_tile`. Where
+    bytes are multiplied, rows count from 0: 128 more than they mean.
+    """
+
+    @intrinsic
+    def tile(_typing, codes, width, first, last, pointers, sums, sums_stride):
+        def codegen(context, builder, _signature, args):
+            codes, width, first, last, pointers, sums, sums_stride = args
+            by_bytes = has_byte_products()
+            lanes, instruction = _instruction(context.codegen().magic_tuple()[2])
+            lanes = OCTETS if by_bytes else lanes
+            octets, words = ir.VectorType(_I8, lanes), ir.VectorType(_I16, lanes)
+            totals = ir.VectorType(_I32, lanes if instruction is None else lanes // (4 if by_bytes else 2))
+            parts = 2 if by_bytes else 1
+
+            def multiplied(cell, values, factor):
+                if by_bytes:
+                    name = "llvm.x86.avx512.vpdpbusd.512"
+                    return _call(
+                        builder,
+                        totals,
+                        name,
+                        cell,
+                        builder.bitcast(values, totals),
+                        builder.bitcast(factor, totals),
+                    )
+                values = builder.sext(values, words)
+                if instruction is None:
+                    product = builder.mul(builder.sext(values, totals), builder.sext(factor, totals))
+                else:
+                    product = _call(builder, totals, instruction, values, factor)
+                return builder.add(cell, product)
+
+            zero = ir.Constant(totals, [0] * totals.count)
+            cells = [
+                [[cgutils.alloca_once(builder, totals) for _ in range(parts)] for _ in range(queries)]
+                for _ in range(rows)
+            ]
+            for cell in (cell for row in cells for several in row for cell in several):
+                builder.store(zero, cell)
+            starts = [_load(builder, builder.add(pointers, _I64(8 * i)), _I64) for i in range(queries)]
+            numbers = [_least(builder, builder.add(first, _I64(i)), last) for i in range(rows)]
+            places = [builder.add(codes, builder.mul(number, width)) for number in numbers]
+            chunks = builder.lshr(width, _I64(lanes.bit_length() - 1))
+            with cgutils.for_range(builder, chunks, intp=_I64) as loop:
+                at = builder.mul(loop.index, _I64(lanes))
+                factors_at = builder.mul(at, _I64(2))
+                kind = octets if by_bytes else words
+                factors = [
+                    [
+                        _load(builder, builder.add(start, builder.add(factors_at, _I64(lanes * i))), kind)
+                        for i in range(parts)
+                    ]
+                    for start in starts
+                ]
+                for row, place in zip(cells, places, strict=True):
+                    values = _load(builder, builder.add(place, at), octets)
+                    if by_bytes:
+                        values = builder.xor(values, ir.Constant(octets, [0x80] * lanes))
+                    for several, of_query in zip(row, factors, strict=True):
+                        for cell, factor in zip(several, of_query, strict=True):
+                            builder.store(multiplied(builder.load(cell), values, factor), cell)
+            for i in range(queries):
+                sums_of = [_joined(builder, [builder.load(cell) for cell in row[i]]) for row in cells]
+                for j in range(0, rows, 4):
+                    at = builder.add(builder.add(sums, builder.mul(sums_stride, _I64(i))), _I64(4 * j))
+                    _store_sums(builder, sums_of[j : j + 4], at)
+            return context.get_dummy_value()
+
+        return types.void(*[types.uint64] * 7), codegen
+
+    return tile
+
+
 def planes_tile(rows: int, queries: int, bits: int) -> Any:
     """Return a function for the inner products of so many rows of a posting list, as it is stored, with so many queries.
 
@@ -164,10 +254,7 @@ def planes_tile(rows: int, queries: int, bits: int) -> Any:
             for cell in (cell for row in cells for pair in row for cell in pair):
                 builder.store(zero, cell)
             starts = [_load(builder, builder.add(pointers, _I64(8 * i)), _I64) for i in range(queries)]
-            numbers = [builder.add(first, _I64(i)) for i in range(rows)]
-            numbers = [
-                builder.select(builder.icmp_unsigned("<", number, last), number, last) for number in numbers
-            ]
+            numbers = [_least(builder, builder.add(first, _I64(i)), last) for i in range(rows)]
             offsets = [builder.mul(number, half) for number in numbers]
 
             def step(at, read):
@@ -211,14 +298,11 @@ def planes_tile(rows: int, queries: int, bits: int) -> Any:
                 bit = builder.sub(builder.shl(_I64(1), left), _I64(1))
                 mask = builder.bitcast(bit, ir.VectorType(ir.IntType(1), OCTETS))
                 step(builder.mul(whole, _I64(OCTETS)), lambda address: load_some(address, mask))
-            eight = ir.Constant(quads, [8] * quads.count)
             for i in range(queries):
-                totals = []
-                for coarse, fine in ((builder.load(cell) for cell in row[i]) for row in cells):
-                    totals.append(builder.add(builder.shl(coarse, eight), fine))
+                sums_of = [_joined(builder, [builder.load(cell) for cell in row[i]]) for row in cells]
                 for j in range(0, rows, 4):
                     at = builder.add(builder.add(sums, builder.mul(sums_stride, _I64(i))), _I64(4 * j))
-                    _store_sums(builder, totals[j : j + 4], at)
+                    _store_sums(builder, sums_of[j : j + 4], at)
             return context.get_dummy_value()
 
         return types.void(*[types.uint64] * 8), codegen

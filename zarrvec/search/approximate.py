@@ -61,8 +61,8 @@ class Answer:
 
     ids: Int64
     """(q, k) int64; fewer columns if fewer rows can match."""
-    distances: npt.NDArray[np.float64]
-    """(q, k) float64."""
+    distances: npt.NDArray[np.float32] | npt.NDArray[np.float64]
+    """(q, k)."""
     depth: Depth
     lists: int = 0
     entries: int = 0
@@ -199,13 +199,17 @@ def _answer_at_once(prepared: Prepared, queries: npt.NDArray[np.float64]) -> Ans
         return None
     return Answer(
         ids=best.ids,
-        distances=distances_of(best.scores, vectors, prepared.metric).astype(np.float64),
+        distances=distances_of(best.scores, vectors, prepared.metric),
         depth=prepared.depth,
-        lists=int(np.count_nonzero(counts[:, np.unique(probes.lists)])),
+        lists=int(np.count_nonzero(counts[:, _distinct(probes.lists)])),
         entries=best.scanned,
         unlike=int(np.count_nonzero(probes.nearest > index.head.calibration.far)),
         seconds={"probe": 0.0, "read": 0.0, "scan": time.perf_counter() - started},
     )
+
+
+def _distinct(lists: Int64) -> Int64:
+    return lists[0] if len(lists) == 1 else np.unique(lists)
 
 
 class _Search:

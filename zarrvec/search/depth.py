@@ -5,6 +5,8 @@ Pure. Source: ``specs/vector-index.md``, section "Search".
 
 import math
 from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Final, NamedTuple, Self
 
 import numpy as np
@@ -12,9 +14,10 @@ import numpy.typing as npt
 
 from zarrvec.search.blocks import Grid, plan_blocks
 from zarrvec.search.head import Head
-from zarrvec.search.kernels import THREADS, Found, ScanInput, choose, find
+from zarrvec.search.kernels import THREADS, Coarse, Found, ScanInput, choose, find, is_compiled
 from zarrvec.search.metrics import Metric
 from zarrvec.search.probing import list_bias
+from zarrvec.search.records import ListTable
 
 Float32 = npt.NDArray[np.float32]
 Int64 = npt.NDArray[np.int64]
@@ -161,8 +164,9 @@ class Probes(NamedTuple):
     """(q,) float32: squared distance to the nearest centroid."""
 
 
-class Compass(NamedTuple):
-    """Where lists lie, as seen by queries of one metric."""
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Compass:
+    """Where lists lie, as seen by queries of one metric. Make it with `of`."""
 
     vectors: Float32
     """(nlist, d) float32 centroids."""
@@ -171,12 +175,22 @@ class Compass(NamedTuple):
     bias: Float32
     """(nlist,) float32: what is added to the products for the order in which lists are probed."""
     metric: Metric
+    table: ListTable | None = None
+    """The centroids as they are stored, if compiled code may have to do with them."""
 
     @classmethod
-    def of(cls, vectors: Float32, radii: Float32, metric: Metric) -> Self:
+    def of(cls, vectors: Float32, radii: Float32, metric: Metric, table: ListTable | None = None) -> Self:
         """Prepare the centroids and radii of lists."""
         squares = np.einsum("ij,ij->i", vectors, vectors)
-        return cls(vectors, squares, list_bias(squares, radii, metric), metric)
+        bias = list_bias(squares, radii, metric)
+        return cls(vectors=vectors, squares=squares, bias=bias, metric=metric, table=table)
+
+    @cached_property
+    def coarse(self) -> Coarse:
+        """The same for compiled code."""
+        assert self.table is not None
+        scales: Float32 = self.table.heads["scale"]
+        return Coarse.of(self.table.centroids, scales, self.squares, self.bias)
 
     def keys(self, queries: Float32) -> tuple[Float32, Float32]:
         """Return (q, nlist) float32 each: by what lists are chosen, the least first, and products with the centroids."""
@@ -202,30 +216,24 @@ class Compass(NamedTuple):
         """
         lengths = np.einsum("ij,ij->i", queries, queries)
         count = min(nprobe, len(self.vectors))
-        products = queries @ self.vectors.T
-        chosen = choose(products, self.squares, self.bias, self._factors(lengths), count, threads=THREADS)
-        if chosen is None:
+        if self.table is not None and is_compiled():
+            lists, theirs, nearest = choose(
+                self.coarse, queries, self._factors(lengths), count, threads=THREADS
+            )
+        else:
+            products = queries @ self.vectors.T
             lists = least(self._keys(products, lengths), count)
+            theirs = np.take_along_axis(products, lists, axis=1)
             nearest = (self.squares - 2 * products).min(axis=1)
-            chosen = lists, np.take_along_axis(products, lists, axis=1), nearest
-        return Probes(chosen[0], chosen[1], np.maximum(chosen[2] + lengths, 0))
+        return Probes(lists, theirs, np.maximum(nearest + lengths, 0))
 
     def find(
         self, lists: ScanInput, queries: Float32, nprobe: int, *, kept: int, bits: int
     ) -> tuple[Found, Probes] | None:
         """Choose the lists of a few queries and scan them, see `zarrvec.search.kernels.find`; None if that can't be."""
         lengths = np.einsum("ij,ij->i", queries, queries)
-        found = find(
-            lists,
-            queries,
-            queries @ self.vectors.T,
-            self.squares,
-            self.bias,
-            self._factors(lengths),
-            min(nprobe, len(self.vectors)),
-            kept=kept,
-            bits=bits,
-        )
+        count = min(nprobe, len(self.vectors))
+        found = find(lists, self.coarse, queries, self._factors(lengths), count, kept=kept, bits=bits)
         if found is None:
             return None
         best, chosen, products, nearest = found

@@ -9,9 +9,10 @@ has worked for as long.
 import importlib
 import os
 import sys
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from types import ModuleType
-from typing import Any, Final
+from typing import Any, Final, NamedTuple, Self, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -50,6 +51,14 @@ _QUERIES_A_THREAD: Final = 4
 
 Float32 = npt.NDArray[np.float32]
 Int64 = npt.NDArray[np.int64]
+
+_CODES: Final = 64
+"""Centroids are padded to a multiple of that, the most bytes that one instruction takes."""
+_LISTS: Final = 16
+"""What is known of lists is padded to a multiple of that: so many are looked at together."""
+
+T = TypeVar("T")
+R = TypeVar("R")
 
 _NO_MASK: Final = np.empty(0, dtype=np.uint8)
 
@@ -129,21 +138,44 @@ def scan(
     return _scan_compiled(compiled, lists, queries, probes, base, kept, bits, allowed, threads)
 
 
+class Coarse(NamedTuple):
+    """Centroids as compiled code takes them. Make it with `of`."""
+
+    codes: npt.NDArray[np.int8]
+    """(nlist, a multiple of 64) int8, zeros beyond the width."""
+    scales: Float32
+    """(n,) float32: what they are multiplied with; n, here and below, is nlist up to a multiple of 16."""
+    squares: Float32
+    """(n,) float32: squared lengths of the centroids, infinite beyond them."""
+    bias: Float32
+    """(n,) float32: what is added to ``-2 * products`` for the order of the lists, times a factor; infinite beyond."""
+
+    @classmethod
+    def of(cls, codes: npt.NDArray[np.int8], scales: Float32, squares: Float32, bias: Float32) -> Self:
+        """Take (nlist, d) int8 centroids, and (nlist,) of all else."""
+        count, width = codes.shape
+        padded = np.zeros((count, -(-width // _CODES) * _CODES), dtype=np.int8)
+        padded[:, :width] = codes
+        columns = []
+        for column, beyond in ((scales, 0), (squares, np.inf), (bias, np.inf)):
+            columns.append(np.full(-(-count // _LISTS) * _LISTS, beyond, dtype=np.float32))
+            columns[-1][:count] = column
+        return cls(padded, *columns)
+
+
 def choose(
-    products: Float32, squares: Float32, bias: Float32, factors: Float32, count: int, *, threads: int = 1
-) -> tuple[Int64, Float32, Float32] | None:
-    """Find the lists that each query is to probe, if compiled code for that is loaded; None if it isn't.
+    coarse: Coarse, queries: Float32, factors: Float32, count: int, *, threads: int = 1
+) -> tuple[Int64, Float32, Float32]:
+    """Find the lists that each query is to probe, by compiled code: `is_compiled` must say that it is loaded.
 
     Parameters
     ----------
-    products
-        (q, nlist) float32: inner products of queries and centroids.
-    squares
-        (nlist,) float32: squared lengths of the centroids.
-    bias
-        (nlist,) float32: what is added to ``-2 * products`` for the order of the lists, times a factor.
+    coarse
+        The centroids.
+    queries
+        (q, d) float32, finite.
     factors
-        (q,) float32: that factor.
+        (q,) float32: by what the bias of the lists is multiplied.
     count
         Lists for each query, at most nlist.
     threads
@@ -154,43 +186,37 @@ def choose(
     lists
         (q, count) int64, the least first.
     products
-        (q, count) float32: those of these lists.
+        (q, count) float32: inner products of the query and their centroids.
     nearest
         (q,) float32: the least of ``squares - 2 * products``.
     """
-    if _numba.module is None:
-        return None
     compiled = _numba.module
-    fixed = _plain(squares, np.float32), _plain(bias, np.float32)
-    lists = np.empty((len(products), count), dtype=np.int64)
-    theirs = np.empty((len(products), count), dtype=np.float32)
-    nearest = np.empty(len(products), dtype=np.float32)
+    assert compiled is not None
+    queries, factors = _plain(queries, np.float32), _plain(factors, np.float32)
+    lists = np.empty((len(queries), count), dtype=np.int64)
+    theirs = np.empty((len(queries), count), dtype=np.float32)
+    nearest = np.empty(len(queries), dtype=np.float32)
 
     def choose_part(part: slice) -> None:
-        given = _plain(products[part], np.float32), *fixed, _plain(factors[part], np.float32)
-        compiled.choose(*given, lists[part], theirs[part], nearest[part])
+        compiled.choose(tuple(coarse), queries[part], factors[part], lists[part], theirs[part], nearest[part])
 
-    workers = min(threads, len(products) // _QUERIES_A_THREAD)
-    if workers <= 1:
-        choose_part(slice(None))
-    else:
-        edges = [len(products) * worker // workers for worker in range(workers + 1)]
-        with ThreadPoolExecutor(workers) as pool:
-            list(pool.map(choose_part, map(slice, edges[:-1], edges[1:])))
+    workers = max(1, min(threads, len(queries) // _QUERIES_A_THREAD))
+    edges = [len(queries) * worker // workers for worker in range(workers + 1)]
+    _in_threads(choose_part, list(map(slice, edges[:-1], edges[1:])))
     return lists, theirs, nearest
 
 
+def _in_threads(work: Callable[[T], R], parts: Sequence[T]) -> list[R]:
+    """Do all parts at once, the first in this thread."""
+    if len(parts) == 1:
+        return [work(parts[0])]
+    with ThreadPoolExecutor(len(parts) - 1) as pool:
+        others = [pool.submit(work, part) for part in parts[1:]]
+        return [work(parts[0]), *(other.result() for other in others)]
+
+
 def find(
-    lists: ScanInput,
-    queries: Float32,
-    products: Float32,
-    squares: Float32,
-    bias: Float32,
-    factors: Float32,
-    count: int,
-    *,
-    kept: int,
-    bits: int,
+    lists: ScanInput, coarse: Coarse, queries: Float32, factors: Float32, count: int, *, kept: int, bits: int
 ) -> tuple[Found, Int64, Float32, Float32] | None:
     """Choose lists and scan them, by one call of compiled code; for few queries.
 
@@ -210,19 +236,9 @@ def find(
     nearest = np.empty(size, dtype=np.float32)
     ids = np.empty((size, kept), dtype=np.int64)
     scores = np.empty((size, kept), dtype=np.float32)
-    scanned = compiled.find(
-        (_plain(squares, np.float32), _plain(bias, np.float32)),
-        _described(lists, bits),
-        _plain(queries, np.float32),
-        _plain(products, np.float32),
-        _plain(factors, np.float32),
-        (False, _NO_MASK),
-        chosen,
-        base,
-        nearest,
-        ids,
-        scores,
-    )
+    queries, factors = _plain(queries, np.float32), _plain(factors, np.float32)
+    described = _described(lists, bits)
+    scanned = compiled.find(tuple(coarse), described, queries, factors, chosen, base, nearest, ids, scores)
     return None if scanned < 0 else (Found(ids, scores, scanned), chosen, base, nearest)
 
 
@@ -281,10 +297,9 @@ def _scan_compiled(
     ids = np.empty((len(queries), kept), dtype=np.int64)
     scores = np.empty((len(queries), kept), dtype=np.float32)
     parts, scanned = np.array_split(near, workers), 0
-    with ThreadPoolExecutor(workers) as pool:
-        for part, found in zip(parts, pool.map(scan_part, parts), strict=True):
-            ids[part], scores[part] = found.ids, found.scores
-            scanned += found.scanned
+    for part, found in zip(parts, _in_threads(scan_part, parts), strict=True):
+        ids[part], scores[part] = found.ids, found.scores
+        scanned += found.scanned
     return Found(ids, scores, scanned)
 
 

@@ -126,7 +126,7 @@ class Centroids(NamedTuple):
     @property
     def nbytes(self) -> int:
         """Bytes in memory."""
-        return self.compass.vectors.nbytes + self.table.centroids.nbytes
+        return self.compass.vectors.nbytes + 2 * self.table.centroids.nbytes  # compiled code has its own
 
     def probe(self, snapshot: Snapshot, queries: Float32, nprobe: int) -> Probes:
         """Choose the lists of each query."""
@@ -275,7 +275,7 @@ class GroupedRoot:
         groups = np.arange(len(self.heads))
         rows = self._rows(snapshot, groups, keep=False)
         table = self._decoded([rows[number] for number in groups.tolist()])
-        compass = Compass.of(table.vectors(), table.heads["radius"], self.compass.metric)
+        compass = Compass.of(table.vectors(), table.heads["radius"], self.compass.metric, table)
         loaded = Centroids(compass, table, self.origin)
         ROOTS.put_many({key: (loaded, loaded.nbytes)})
         return loaded

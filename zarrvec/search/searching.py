@@ -4,7 +4,7 @@ import math
 import time
 from collections.abc import Collection
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Final, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -239,11 +239,13 @@ def _through_lists(
     leading = snapshot.array.shape[:-1]
     shape = answer.ids.shape[1:] if single else answer.ids.shape
     ids = np.ascontiguousarray(answer.ids).reshape(shape)
-    with np.errstate(over="ignore"):
-        distances = answer.distances.astype(np.float32).reshape(shape)
+    distances = answer.distances.reshape(shape)
+    if distances.dtype == np.float64:
+        with np.errstate(over="ignore"):
+            distances = distances.astype(np.float32)
     hits = Hits(
         ids=ids,
-        distances=distances,
+        distances=cast("npt.NDArray[np.float32]", distances),
         indices=_places(ids, leading),
         vectors=read_rows(snapshot.array, ids, len(leading)) if VECTORS in options.include else None,
         stats=SearchStats(

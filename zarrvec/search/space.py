@@ -13,12 +13,16 @@ A zero row stays zero under ``cosine``, and so does a zero query: their distance
 Source: ``specs/vector-index.md``, section "Space".
 """
 
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
 from zarrvec.search.metrics import Metric, unit_rows
+
+_SHORTEST: Final = 1e-100
+_LONGEST: Final = 1e100
+"""Between these lengths of float64 vectors, squares neither vanish nor overflow."""
 
 
 def indexed_rows(
@@ -87,6 +91,10 @@ def indexed_queries(
     [[0.0, 1.0]]
     """
     if metric == "cosine":
+        lengths = np.sqrt(np.einsum("ij,ij->i", queries, queries))
+        if lengths.size and lengths.min() > _SHORTEST and lengths.max() < _LONGEST:  # as nearly always
+            units: npt.NDArray[np.float32] = (queries / lengths[:, None]).astype(np.float32)
+            return units
         return unit_rows(queries)[0].astype(np.float32)
     return (queries if origin is None else queries - origin).astype(np.float32)
 

@@ -12,7 +12,7 @@ from zarrvec.search.depth import Compass, candidates_for, depth_for, waves
 from zarrvec.search.head import Curve, Head
 from zarrvec.search.kernels import ScanInput, scan
 from zarrvec.search.metrics import METRICS
-from zarrvec.search.records import Entries, Layout
+from zarrvec.search.records import LIST_HEAD, Entries, Layout, ListTable
 
 VECTORS = Path(__file__).parents[3] / "specs" / "vectors"
 HEAD = Head.decode(json.loads((VECTORS / "index.json").read_text())["l2"]["head"], name="x")
@@ -62,6 +62,12 @@ def test_ranking_again_must_be_worth_its_round():
     assert depth_for(far, 0.95, 10, **asked, reread_bytes=1e9) == (3, False)
 
 
+def some_table(random, nlist, width):
+    heads = np.zeros(nlist, LIST_HEAD)
+    heads["radius"], heads["scale"] = random.random(nlist), random.uniform(0.01, 0.03, nlist)
+    return ListTable(heads, random.integers(-127, 128, (nlist, width), dtype=np.int8))
+
+
 @pytest.mark.parametrize("metric", METRICS)
 @pytest.mark.parametrize("nprobe", [1, 5, 40, 99])
 @pytest.mark.parametrize("compiled", [False, True])
@@ -70,9 +76,9 @@ def test_probes_are_the_lists_of_least_key(metric, nprobe, compiled, monkeypatch
     if compiled:
         kernels._numba.module = pytest.importorskip("zarrvec.search._numba_kernels")
     random = np.random.default_rng(0)
-    centroids, queries = random.normal(size=(40, 6)).astype("f4"), random.normal(size=(9, 6)).astype("f4")
-    radii = random.random(40).astype("f4")
-    compass = Compass.of(centroids, radii, metric)
+    table, queries = some_table(random, 40, 6), random.normal(size=(9, 6)).astype("f4")
+    centroids, radii = table.vectors(), table.heads["radius"]
+    compass = Compass.of(centroids, radii, metric, table)
     probes = compass.probe(queries, nprobe)
     squares = (centroids.astype("f8") ** 2).sum(axis=1)
     lengths = np.linalg.norm(queries.astype("f8"), axis=1)[:, None]
@@ -80,11 +86,13 @@ def test_probes_are_the_lists_of_least_key(metric, nprobe, compiled, monkeypatch
     keys = bias - 2 * queries.astype("f8") @ centroids.T
     expected = np.argsort(keys, axis=1)[:, :nprobe]
     np.testing.assert_array_equal(probes.lists, expected)
+    # half a step of an int16 query in each dimension, times the largest component of a centroid
+    atol = 6 * np.abs(queries).max() / 65278 * np.abs(centroids).max()
     np.testing.assert_allclose(
-        probes.products, np.take_along_axis(queries @ centroids.T, expected, axis=1), rtol=1e-5
+        probes.products, np.take_along_axis(queries @ centroids.T, expected, axis=1), rtol=1e-5, atol=atol
     )
     away = (squares - 2 * queries.astype("f8") @ centroids.T + lengths**2).min(axis=1)
-    np.testing.assert_allclose(probes.nearest, away, rtol=1e-5)
+    np.testing.assert_allclose(probes.nearest, away, rtol=1e-5, atol=2 * atol)
 
 
 @pytest.mark.parametrize("compiled", [False, True])
@@ -92,7 +100,9 @@ def test_of_lists_with_one_key_the_first(compiled, monkeypatch):
     monkeypatch.setattr(kernels, "_numba", kernels._Numba())
     if compiled:
         kernels._numba.module = pytest.importorskip("zarrvec.search._numba_kernels")
-    probes = Compass.of(np.ones((9, 3), "f4"), np.ones(9, "f4"), "l2").probe(np.ones((2, 3), "f4"), 9)
+    table = some_table(np.random.default_rng(0), 9, 3)
+    table.centroids[:], table.heads["scale"] = 100, 0.01
+    probes = Compass.of(table.vectors(), np.ones(9, "f4"), "l2", table).probe(np.ones((2, 3), "f4"), 9)
     assert probes.lists.tolist() == [list(range(9))] * 2
 
 
@@ -124,11 +134,8 @@ def test_lists_found_at_once_are_those_chosen_and_scanned(metric, bits, monkeypa
     packed = [[_some_list(random, layout, count) for count in part] for part in counts]
     addresses = np.array([[data.ctypes.data if data.size else 0 for data in part] for part in packed], "u8")
     lists = ScanInput(layout=layout, addresses=addresses, counts=counts)
-    centroids, queries = (
-        random.normal(size=(nlist, 75)).astype("f4"),
-        random.normal(size=(3, 75)).astype("f4"),
-    )
-    compass = Compass.of(centroids, random.random(nlist).astype("f4"), metric)
+    table, queries = some_table(random, nlist, 75), random.normal(size=(3, 75)).astype("f4")
+    compass = Compass.of(table.vectors(), table.heads["radius"], metric, table)
     assert compass.find(lists, queries, 7, kept=5, bits=bits) is None  # nothing is compiled yet
     kernels._numba.module = pytest.importorskip("zarrvec.search._numba_kernels")
     probes = compass.probe(queries, 7)
