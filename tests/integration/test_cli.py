@@ -360,6 +360,7 @@ def test_an_error_in_the_middle_lands_nothing(tmp_path, monkeypatch):
     run("info", tmp_path / "new.zarr", code=2)
 
 
+@pytest.mark.once
 def test_pack_needs_little_memory(tmp_path):
     """A store is copied that is larger than what the process grows by."""
     array = zarr.create_array(

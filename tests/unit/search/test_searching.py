@@ -12,6 +12,8 @@ import zarrvec
 from zarrvec.errors import OptionError, SearchError
 from zarrvec.search import approximate, searching
 
+pytestmark = pytest.mark.usefixtures("quick_builds")
+
 WIDTH = 8
 METRICS = ("cosine", "l2", "ip")
 
