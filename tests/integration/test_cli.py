@@ -17,6 +17,8 @@ from zarrvec.cli.app import app
 from zarrvec.cli.common import emit
 from zarrvec.format.pack import pack_name
 
+pytestmark = pytest.mark.usefixtures("quick_builds")
+
 SHARED_DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
 REPLAY_BUFFER = SHARED_DATA / "robot" / "pusht_keypoint_x356_y356.zarr"
 needs_shared_data = pytest.mark.skipif(
