@@ -39,6 +39,10 @@ versions = $(1)/bin/python -c 'import platform, zarr; print("Python", platform.p
 PIP = bin/python -m pip install -qq --constraint constraints.txt
 PYTEST = bin/python -m pytest --numprocesses $(JOBS) --dist worksteal
 
+# Of `make check`, the second line leaves out what the first has run and what doesn't depend on zarr (pytest's mark `once`),
+# and tries fewer examples of the rest.
+ONCE = $(if $(filter check,$(MAKECMDGOALS)),-m 'not once' --hypothesis-profile again)
+
 help:
 	@sed -n '3,9s/^#  *//p' Makefile
 
@@ -59,7 +63,7 @@ test-new:
 else
 test-new: .venv-new/.test-tools
 	@echo "== tests: $$($(call versions,.venv-new))"
-	@.venv-new/$(PYTEST) $(TESTS)
+	@.venv-new/$(PYTEST) $(ONCE) $(TESTS)
 endif
 endif
 

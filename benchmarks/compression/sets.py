@@ -13,6 +13,8 @@ from benchmarks import datasets
 
 ROWS = 100_000
 """Of each set of embeddings, at most."""
+_ROWS_READ = ("random rows of 100", "full scan")
+_FRAMES_READ = ("one frame", "window of 10")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,6 +24,8 @@ class Sample:
     told: str
     data: npt.NDArray[Any]
     chunks: tuple[int, ...]
+    reads: tuple[str, ...]
+    """For the planner."""
     queries: npt.NDArray[np.float32] | None = None
     """(q, d), for embeddings, which are compared by cosine."""
 
@@ -38,21 +42,28 @@ def glove(cache: Path, shared: Path) -> Sample:  # noqa: ARG001 - one signature 
 def _embeddings(told: str, found: datasets.Dataset) -> Sample:
     rows = np.ascontiguousarray(found.base[:ROWS])
     chunk_rows = (1 << 20) // rows[0].nbytes
-    return Sample(told=told, data=rows, chunks=(chunk_rows, rows.shape[1]), queries=found.queries)
+    return Sample(
+        told=told, data=rows, chunks=(chunk_rows, rows.shape[1]), reads=_ROWS_READ, queries=found.queries
+    )
 
 
 def robot_frames(cache: Path, shared: Path) -> Sample:  # noqa: ARG001
     with np.load(shared / "data" / "robot" / "ep_02_drawer-open-v3.npz") as episode:
         frames = episode["rgb"][:100]
     return Sample(
-        told="camera of a simulated robot (Meta-World)", data=frames, chunks=(10, *frames.shape[1:])
+        told="camera of a simulated robot (Meta-World)",
+        data=frames,
+        chunks=(10, *frames.shape[1:]),
+        reads=_FRAMES_READ,
     )
 
 
 def pusht(cache: Path, shared: Path) -> Sample:  # noqa: ARG001
     path = shared / "data" / "robot" / "pusht_keypoint_x356_y356.zarr"
     frames: Any = zarr.open_array(path / "data" / "img", mode="r")[:730]
-    return Sample(told="Push-T, rendered frames", data=frames, chunks=(73, *frames.shape[1:]))
+    return Sample(
+        told="Push-T, rendered frames", data=frames, chunks=(73, *frames.shape[1:]), reads=_FRAMES_READ
+    )
 
 
 def era_like(cache: Path, shared: Path) -> Sample:  # noqa: ARG001
@@ -69,7 +80,10 @@ def era_like(cache: Path, shared: Path) -> Sample:  # noqa: ARG001
     field = field + 0.05 * np.random.default_rng(0).standard_normal(field.shape)
     rounded = (np.round(field * 512) / 512).astype(np.float32)
     return Sample(
-        told="a smooth field by a formula, like ERA5's temperature", data=rounded, chunks=(4, 181, 360)
+        told="a smooth field by a formula, like ERA5's temperature",
+        data=rounded,
+        chunks=(4, 181, 360),
+        reads=("full scan",),
     )
 
 

@@ -185,7 +185,7 @@ def report(results: Mapping[str, Any]) -> str:
         "Written by `python -m benchmarks.shard.run`, run once with each zarr line. Both codecs took turns in one run against one S3 server",
         "(SeaweedFS, on the same machine) behind a proxy that counts, and holds every response back. Medians of the repeats, requests and rounds",
         "with the least and the most behind them if they differ. A round is a wait: requests that overlap are one. MB are those of all requests",
-        "and responses. Other work went on on the machine: counts are exact, times and their ratios are not.",
+        "and responses.",
         "",
         f"The array: {ROWS:,} x 384 float32 text embeddings (MiniLM) in {ROWS // SHARD_ROWS} shards of {SHARD_ROWS // INNER_ROWS} inner chunks,",
         f"{INNER_ROWS} rows each, zstd. Indexes of shards are forgotten before each task, but for those on shards read before.",

@@ -147,6 +147,7 @@ def million(url, options):
     return array
 
 
+@pytest.mark.once
 def test_one_chunk_of_a_million(url, options, s3_proxy, million):
     repository, _ = repository_of(million)
 

@@ -17,6 +17,8 @@ from zarrvec.cli.app import app
 from zarrvec.cli.common import emit
 from zarrvec.format.pack import pack_name
 
+pytestmark = pytest.mark.usefixtures("quick_builds")
+
 SHARED_DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
 REPLAY_BUFFER = SHARED_DATA / "robot" / "pusht_keypoint_x356_y356.zarr"
 needs_shared_data = pytest.mark.skipif(
@@ -360,6 +362,7 @@ def test_an_error_in_the_middle_lands_nothing(tmp_path, monkeypatch):
     run("info", tmp_path / "new.zarr", code=2)
 
 
+@pytest.mark.once
 def test_pack_needs_little_memory(tmp_path):
     """A store is copied that is larger than what the process grows by."""
     array = zarr.create_array(

@@ -16,6 +16,8 @@ import zarrvec
 from zarrvec.cli.copying import copy_store, open_source
 from zarrvec.search import groups
 
+pytestmark = pytest.mark.usefixtures("quick_builds")
+
 TESTS = Path(__file__).parents[1]
 
 

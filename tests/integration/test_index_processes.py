@@ -16,7 +16,7 @@ import zarrvec
 from zarrvec.errors import ConflictError, SearchError
 from zarrvec.search import extending
 
-pytestmark = pytest.mark.timeout(170)
+pytestmark = [pytest.mark.timeout(170), pytest.mark.usefixtures("quick_builds")]
 
 WIDTH = 16
 ROWS = 400
@@ -193,6 +193,7 @@ def _search_in_process(array: Any, queries: Any) -> Any:
     return array.vec.search(queries, 1, nprobe=ALL, rerank=True).ids[:, 0].tolist()
 
 
+@pytest.mark.parametrize("place", ["s3"], indirect=True)
 @pytest.mark.parametrize("method", ["spawn", "fork"])
 def test_a_pinned_array_is_searched_in_other_processes(place: Place, method: str) -> None:
     array = create(place)

@@ -25,6 +25,8 @@ from zarrvec.testing.s3server import S3Bucket, S3Server
 EndpointConnectionError = pytest.importorskip("botocore.exceptions").EndpointConnectionError
 DATA = bytes(range(256)) * 1024
 
+pytestmark = pytest.mark.once
+
 
 def store_at(bucket: S3Bucket, *, retries: int = 0, timeout: str = "20s") -> S3Store:
     options = bucket.obstore_options

@@ -12,6 +12,8 @@ from zarrvec.engine.bridge import run_sync
 from zarrvec.search.entries import EntriesReader, create_entries
 from zarrvec.search.places import Snapshot, Want
 
+pytestmark = pytest.mark.usefixtures("quick_builds")
+
 ROWS, ENTRY_BYTES = 60_000, 400
 FAR = [(start, start + 100) for start in range(0, ROWS, 2000)]
 NEAR = [(start, start + 100) for start in range(20_000, 25_000, 100 + (32 << 10) // ENTRY_BYTES)]

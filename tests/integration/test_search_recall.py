@@ -10,9 +10,10 @@ from zarr.storage import MemoryStore
 SHARED_DATA = Path(__file__).resolve().parents[3] / "shared" / "data" / "text_minilm"
 ROWS, K, SHORT = 31_000, 10, 0.01
 
-pytestmark = pytest.mark.skipif(
-    not SHARED_DATA.exists(), reason="the shared data is not beside this checkout"
-)
+pytestmark = [
+    pytest.mark.once,
+    pytest.mark.skipif(not SHARED_DATA.exists(), reason="the shared data is not beside this checkout"),
+]
 
 
 @pytest.fixture(scope="module")

@@ -103,6 +103,7 @@ def test_what_was_read_and_changed_by_others_conflicts(root, url):
     assert root["a"][:].tolist() == [1, 5]
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("compressed", [True, False])
 def test_larger_than_memory(url, compressed):
     options = {"zarrvec": {"pack_bytes": 1 << 20}}

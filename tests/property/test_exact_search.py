@@ -68,7 +68,7 @@ def problems(draw):
     return data, chunks, queries, where
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(
     problem=problems(),
     metric=st.sampled_from(METRICS),

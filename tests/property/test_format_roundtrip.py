@@ -44,6 +44,8 @@ from zarrvec.format.pack import (
 from zarrvec.format.table import Table, decode_keys, encode_keys, encode_table, planes, unplanes
 from zarrvec.types import Clear, Entry, Location, PackRef, PageRef
 
+pytestmark = pytest.mark.once
+
 segments = st.one_of(
     st.integers(0, 120).map(str),
     st.sampled_from(

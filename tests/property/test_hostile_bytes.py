@@ -32,6 +32,8 @@ from zarrvec.format.pack import (
 from zarrvec.format.table import Table, decode_keys, encode_keys, encode_table, planes
 from zarrvec.types import Clear, Entry, Location, PackRef, PageRef
 
+pytestmark = pytest.mark.once
+
 PACK = b"p" * 12
 ROWS = sorted(
     {

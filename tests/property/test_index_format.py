@@ -156,6 +156,7 @@ def use(head: Head) -> None:
     json.dumps(head.encode())
 
 
+@pytest.mark.once
 @given(st.sampled_from(PATHS), json_values)
 @settings(max_examples=600)
 def test_heads_of_any_values_are_usable_or_refused(path, value):
@@ -174,6 +175,7 @@ def test_heads_without_a_part_are_usable_or_refused(path):
         use(Head.decode(head, name="x"))
 
 
+@pytest.mark.once
 @given(json_values)
 def test_anything_is_a_head_or_refused(value):
     with contextlib.suppress(StoredBytesError):

@@ -23,6 +23,8 @@ from zarrvec.cli.copying import copy_store, open_source
 from zarrvec.search import extending, groups, optimize
 from zarrvec.search.metrics import pair_distances, unit_rows
 
+pytestmark = pytest.mark.usefixtures("quick_builds")
+
 ALL = 10**6
 """More lists than there are."""
 DIMENSIONS = 6

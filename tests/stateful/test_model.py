@@ -485,6 +485,7 @@ async def seen_inside(repository: Repository, mine: Open) -> Model:
     return {key: value.data for key, value in zip(keys, found, strict=True) if value is not None}
 
 
+@pytest.mark.once
 @pytest.mark.timeout(0)
 def test_sessions_on_one_store() -> None:
     examples = int(os.environ.get("ZARRVEC_MODEL_EXAMPLES", "25"))

@@ -131,7 +131,19 @@ def is_below(key: str, prefix: str) -> bool:
 
 @lru_cache(maxsize=4096)
 def _folder_bytes(folder: str) -> bytes:
-    return b"".join(_segment_bytes(segment) + _SEPARATOR for segment in folder.split("/"))
+    above, _, name = folder.rpartition("/")
+    return _shared_bytes(above) + _segment_bytes(name) + _SEPARATOR
+
+
+@lru_cache(maxsize=1024)
+def _shared_bytes(path: str) -> bytes:
+    """Encode what many folders have above them: all of ``c/0``, ``c/1``, ... have ``c``."""
+    return b"".join([_inner_bytes(segment) for segment in path.split("/")]) if path else b""
+
+
+@lru_cache(maxsize=4096)
+def _inner_bytes(segment: str) -> bytes:
+    return _segment_bytes(segment) + _SEPARATOR
 
 
 def _segment_bytes(segment: str) -> bytes:

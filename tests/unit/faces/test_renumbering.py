@@ -12,6 +12,8 @@ from zarrvec.cli.copying import copy_store, open_source
 from zarrvec.faces.renumbering import INDEX_ATTRIBUTE, UNCOVERED, Index, indexes_among, with_coverage
 from zarrvec.types import Entry
 
+pytestmark = pytest.mark.usefixtures("quick_builds")
+
 ROWS = np.random.default_rng(0).standard_normal((60, 6)).astype("f4")
 STORED: list[dict[str, Any]] = [
     {},

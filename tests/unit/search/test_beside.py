@@ -12,6 +12,8 @@ from zarrvec.search import extending
 from zarrvec.search.beside import above
 from zarrvec.search.places import Snapshot
 
+pytestmark = pytest.mark.usefixtures("quick_builds")
+
 ROWS = np.random.default_rng(0).standard_normal((60, 6)).astype("f4")
 OPENED = {
     "local": LocalStore,

@@ -15,6 +15,8 @@ from zarrvec.search.quantize import quantize, quantize_centroids
 from zarrvec.search.records import Entries, Layout
 from zarrvec.search.space import indexed_rows
 
+pytestmark = pytest.mark.usefixtures("quick_builds")
+
 SOME_DTYPES = [("cosine", "f8"), ("l2", "f8"), ("l2", "u1"), ("ip", "i1"), ("cosine", "f2")]
 ROWS, WIDTH, CLUSTERS = 2400, 24, 24
 

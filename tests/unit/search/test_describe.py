@@ -10,6 +10,8 @@ from zarr.storage import MemoryStore
 from zarrvec.errors import OptionError, SearchError
 from zarrvec.search.cache import LISTS, ROOTS
 
+pytestmark = pytest.mark.usefixtures("quick_builds")
+
 DATA = np.random.default_rng(0).normal(size=(3000, 16)).astype("f4")
 
 

@@ -17,6 +17,8 @@ from zarrvec.search.editing import Editor
 from zarrvec.search.head import new_id
 from zarrvec.search.places import Snapshot
 
+pytestmark = pytest.mark.usefixtures("quick_builds")
+
 ALL = 10**6
 WIDTH = 6
 

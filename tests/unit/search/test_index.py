@@ -12,6 +12,8 @@ from zarrvec.errors import CorruptError, FormatVersionError
 from zarrvec.search import extending, groups
 from zarrvec.search.cache import LISTS, ROOTS
 
+pytestmark = pytest.mark.usefixtures("quick_builds")
+
 WIDTH = 6
 ALL = 10**6
 

@@ -345,6 +345,7 @@ assert kernels._numba.module is not None
 """
 
 
+@pytest.mark.once
 @needs_numba
 @pytest.mark.skipif(platform.machine() not in {"x86_64", "AMD64"}, reason="names features of x86")
 @pytest.mark.parametrize("features", ["+sse2", "+avx2"])

@@ -13,6 +13,8 @@ from zarrvec.errors import OptionError, ReadOnlyError, SearchError
 from zarrvec.search import editing, extending
 from zarrvec.search.cache import LISTS, ROOTS
 
+pytestmark = pytest.mark.usefixtures("quick_builds")
+
 ALL = 10**6
 WIDTH = 6
 

@@ -9,6 +9,8 @@ import zarrvec
 from zarrvec.errors import SearchError
 from zarrvec.search import extending, optimize
 
+pytestmark = pytest.mark.usefixtures("quick_builds")
+
 ALL = 10**6
 WIDTH = 6
 

@@ -15,6 +15,8 @@ from zarrvec.errors import OptionError, SearchError
 from zarrvec.search import approximate, kernels, searching
 from zarrvec.search.cache import LISTS
 
+pytestmark = pytest.mark.usefixtures("quick_builds")
+
 WIDTH = 8
 METRICS = ("cosine", "l2", "ip")
 
