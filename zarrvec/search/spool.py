@@ -53,8 +53,8 @@ class Spool:
         self._has_norms = layout.has_norms
         self._folder = folder
         self._file: IO[bytes] | None = None
-        self._held: list[npt.NDArray[Any]] = []
-        """What is not in the file."""
+        self._held: list[npt.NDArray[np.uint8]] = []
+        """The bytes of what is not in the file."""
         self._held_bytes = 0
         self._lists: list[npt.NDArray[np.int32]] = []
         self.count = 0
@@ -74,7 +74,7 @@ class Spool:
         records = np.empty(len(ids), dtype=self._dtype)
         records["id"], records["scale"], records["error"] = ids, coded.scales, coded.errors
         records["norm"], records["codes"] = coded.norms, coded.codes
-        self._held.append(records)
+        self._held.append(records.view(np.uint8))
         self._held_bytes += records.nbytes
         if self._held_bytes > MEMORY_BYTES:
             self._write_held()
@@ -108,12 +108,12 @@ class Spool:
             self._file.flush()
             return np.memmap(self._file, dtype=self._dtype, mode="r", shape=(self.count,))
         if len(self._held) != 1:
-            self._held = [np.concatenate([np.empty(0, dtype=self._dtype), *self._held])]
-        return self._held[0]
+            self._held = [np.concatenate([np.empty(0, dtype=np.uint8), *self._held])]
+        return self._held[0].view(self._dtype)
 
     def _write_held(self) -> None:
         if self._file is None:
             self._file = tempfile.TemporaryFile(dir=self._folder)  # noqa: SIM115 - closed by __exit__
         for records in self._held:
-            self._file.write(records.view(np.uint8).data)
+            self._file.write(records.data)
         self._held, self._held_bytes = [], 0
