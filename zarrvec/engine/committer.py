@@ -161,8 +161,10 @@ class Committer:
                 return
             if attempt.upload is None:
                 packs = [pack for waiting in group for pack in waiting.changes.packs]
-                uploads = [upload for waiting in group for upload in waiting.changes.uploads]
-                attempt.upload, *_ = await asyncio.gather(self._writer.upload(head, merged, packs), *uploads)
+                attempt.upload = await self._writer.upload(head, merged, packs)
+                for waiting in group:
+                    for upload in waiting.changes.uploads:
+                        await upload
                 attempt.survivors = len(group)
                 merged = attempt.upload.placed(merged)
             version, folded = await self._prepare(head, merged, group, attempt)

@@ -133,7 +133,7 @@ class Layout:
         scalars = [(entries.ids, f"<u{self.id_bytes}"), (entries.scales, "<f4"), (entries.errors, "<f4")]
         if entries.norms is not None:
             scalars.append((entries.norms, "<f4"))
-        columns = [
+        columns: list[npt.NDArray[Any]] = [
             np.ascontiguousarray(values, dtype=dtype)[:, None].view(np.uint8) for values, dtype in scalars
         ]
         codes = entries.codes
