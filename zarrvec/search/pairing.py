@@ -6,7 +6,7 @@ One thread works on it. Who appends sends what was written meanwhile, and thread
 a share of busy cores take four times the work.
 """
 
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -78,9 +78,7 @@ class Pairing:
                     column[part] = values
         return found
 
-    def _choose(
-        self, distances: Float32
-    ) -> tuple[npt.NDArray[np.intp], Float32, npt.NDArray[np.intp], Float32]:
+    def _choose(self, distances: Float32) -> tuple[npt.NDArray[Any], ...]:
         np.maximum(distances, 0, out=distances)
         each, nearest = np.arange(len(distances)), distances.argmin(axis=1)
         squares = distances[each, nearest]
