@@ -293,10 +293,14 @@ class Repository:
 
     async def commit(self, staging: Staging, **described: Any) -> Version:
         """Commit what was gathered."""
-        changes: Changes = await staging.changes(**described)
+        changes: Changes = staging.changes(**described)
         if not changes.delta:
             return staging.version
-        version = await (await self.engine()).commit(changes)
+        try:
+            version = await (await self.engine()).commit(changes)
+        except Exception:
+            await staging.discard()  # packs may still be on their way
+            raise
         self.note_written(staging, version)
         return version
 

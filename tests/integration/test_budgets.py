@@ -212,7 +212,7 @@ def test_eight_writers_at_once(url, options, s3_proxy):
             _, engine = handles[number]
             staging = engine.stage(await engine.current(checked_after=-1))
             await staging.put(f"x/c/{number}/0", data[number].tobytes())
-            await engine.commit(await staging.changes())
+            await engine.commit(staging.changes())
 
         await asyncio.gather(*(write(number) for number in range(8)))
 

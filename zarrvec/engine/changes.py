@@ -3,6 +3,7 @@
 Source: ``specs/commit.md``, section "Conflicts".
 """
 
+import asyncio
 from dataclasses import dataclass, field
 
 from zarrvec.engine.reader import Reader, Request
@@ -26,7 +27,9 @@ class Changes:
     base: int = 0
     """Number of the version in which they said so."""
     packs: list[PackRef] = field(default_factory=list)
-    """Packs already uploaded that entries refer to."""
+    """Packs that entries refer to, uploaded or on their way."""
+    uploads: list[asyncio.Task[None]] = field(default_factory=list)
+    """Those on their way; a commit that names them waits for them."""
     message: str = ""
     """Why; a change with a message has a commit of its own."""
     author: str = ""

@@ -162,8 +162,11 @@ class Committer:
             if attempt.upload is None:
                 packs = [pack for waiting in group for pack in waiting.changes.packs]
                 attempt.upload = await self._writer.upload(head, merged, packs)
+                for waiting in group:
+                    for upload in waiting.changes.uploads:
+                        await upload
                 attempt.survivors = len(group)
-                merged = _located(merged, attempt.upload)
+                merged = attempt.upload.placed(merged)
             version, folded = await self._prepare(head, merged, group, attempt)
             if not self._heads.is_trusted():  # the upload took long: the next number may have come and gone
                 head = await self._heads.newest()
@@ -211,7 +214,7 @@ class Committer:
                 if entry.is_deleted and merged.find(key) is None and _surely_absent(head, key):
                     continue
                 merged.entries[key] = entry
-        return kept, merged if upload is None else _located(merged, upload)
+        return kept, merged if upload is None else upload.placed(merged)
 
     async def _prepare(
         self, head: Version, merged: Delta, group: list[_Waiting], attempt: "_Attempt"
@@ -234,7 +237,7 @@ class Committer:
             again = await self._writer.upload(head, merged, upload.packs)
             upload.add(again)
             attempt.survivors = len(group)
-            merged = _located(merged, upload)
+            merged = upload.placed(merged)
             folded = upload.folded
         root_bytes, root_at, root_number = b"", None, 0
         if folded is not None:
@@ -333,16 +336,6 @@ def default_author() -> str:
         return getpass.getuser()
     except (KeyError, OSError):
         return ""
-
-
-def _located(merged: Delta, upload: Upload) -> Delta:
-    """Put the places of uploaded values for the values."""
-    result = merged.copy()
-    for key, (data, entry) in upload.located.items():
-        mine = result.entries.get(key)
-        if mine is not None and mine.data is data:
-            result.entries[key] = entry
-    return result
 
 
 def _has_below(head: Version, root: Root, prefix: str) -> bool:

@@ -46,7 +46,8 @@ class Staging:
         self._buffered: dict[str, bytes] = {}
         self._buffered_bytes = 0
         self._upload = Upload()
-        self._uploads: set[asyncio.Task[None]] = set()
+        self._uploads: dict[asyncio.Task[None], Upload] = {}
+        """Packs on their way."""
         self._watches: list[set[str]] = []
 
     @property
@@ -128,35 +129,36 @@ class Staging:
 
     async def _send_values(self, values: list[tuple[str, bytes]]) -> None:
         while len(self._uploads) >= IN_FLIGHT:
-            done, self._uploads = await asyncio.wait(self._uploads, return_when=asyncio.FIRST_COMPLETED)
+            done, _ = await asyncio.wait(self._uploads, return_when=asyncio.FIRST_COMPLETED)
             for task in done:
+                del self._uploads[task]
                 task.result()
-        self._uploads.add(asyncio.ensure_future(self._send_pack(values)))
-
-    async def _send_pack(self, values: list[tuple[str, bytes]]) -> None:
         upload = Upload()
-        await self._writer.put_values(upload, values, self.version)
+        pack = upload.add_pack(values)
+        self._uploads[asyncio.ensure_future(self._send_pack(pack, values, upload))] = upload
+
+    async def _send_pack(self, pack: bytes, values: list[tuple[str, bytes]], upload: Upload) -> None:
+        await self._writer.put_values(pack, values, self.version)
         for key, (data, entry) in upload.located.items():
             mine = self._delta.entries.get(key)
             if mine is not None and mine.data is data:
                 self._delta.entries[key] = entry
         self._upload.packs.extend(upload.packs)
 
-    async def changes(self, *, message: str = "", author: str = "", automatic: bool = True) -> Changes:
-        """Wait for all uploads and return what is to be committed."""
-        try:
-            for task in self._uploads:
-                await task
-        except BaseException:
-            await self.discard()
-            raise
-        self._uploads = set()
+    def changes(self, *, message: str = "", author: str = "", automatic: bool = True) -> Changes:
+        """Return what is to be committed; packs may still be on their way."""
+        delta, packs = self._delta, list(self._upload.packs)
+        for task, upload in self._uploads.items():
+            if not task.done():
+                delta = upload.placed(delta)
+                packs += upload.packs
         return Changes(
-            delta=self._delta,
+            delta=delta,
             expects=self._expects,
             structures=self._structures,
             base=self.version.number,
-            packs=self._upload.packs,
+            packs=packs,
+            uploads=list(self._uploads),
             message=message,
             author=author,
             automatic=automatic,
@@ -167,7 +169,7 @@ class Staging:
         for task in self._uploads:
             task.cancel()
         await asyncio.gather(*self._uploads, return_exceptions=True)
-        self._uploads = set()
+        self._uploads = {}
 
     def written_documents(self) -> list[str]:
         """Return the metadata documents that were written or deleted here."""

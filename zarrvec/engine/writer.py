@@ -73,12 +73,22 @@ class Upload:
         self.packs = later.packs
         self.folded = later.folded
 
-    def add_values(
-        self, pack: bytes, values: Sequence[tuple[str, bytes]], rows: Sequence[tuple[str, Entry]]
-    ) -> None:
-        """Note the values of one pack."""
+    def add_pack(self, values: Sequence[tuple[str, bytes]]) -> bytes:
+        """Note the values of one pack, in key order; return its new name."""
+        pack = secrets.token_bytes(PACK_ID_BYTES)
+        rows = _place(pack, values)
         self.located.update({key: (data, row[1]) for (key, data), row in zip(values, rows, strict=True)})
         self.packs.append(PackRef(pack, sum(len(data) for _, data in values)))
+        return pack
+
+    def placed(self, delta: Delta) -> Delta:
+        """Return changes with the places of uploaded values for the values."""
+        result = delta.copy()
+        for key, (data, entry) in self.located.items():
+            mine = result.entries.get(key)
+            if mine is not None and mine.data is data:
+                result.entries[key] = entry
+        return result
 
 
 class Writer:
@@ -115,7 +125,8 @@ class Writer:
         if not runs and plan is None:
             return upload
         last = runs.pop() if runs else (0, 0)
-        await asyncio.gather(*(self.put_values(upload, values[start:stop], base) for start, stop in runs))
+        parts = [values[start:stop] for start, stop in runs]
+        await asyncio.gather(*(self.put_values(upload.add_pack(part), part, base) for part in parts))
         await self._put_last(upload, values[last[0] : last[1]], base, delta, plan)
         return upload
 
@@ -131,12 +142,9 @@ class Writer:
         ]
         return sorted(loose, key=lambda value: sort_key(value[0]))
 
-    async def put_values(self, upload: Upload, values: Sequence[tuple[str, bytes]], base: Version) -> None:
+    async def put_values(self, pack: bytes, values: Sequence[tuple[str, bytes]], base: Version) -> None:
         """Write one pack of values, which must be in key order, perhaps ahead of the commit that will name it."""
-        pack = secrets.token_bytes(PACK_ID_BYTES)
-        rows = _place(pack, values)
-        await self._put(pack, values, [], _footer(pack, base, rows))
-        upload.add_values(pack, values, rows)
+        await self._put(pack, values, [], _footer(pack, base, _place(pack, values)))
 
     async def _put_last(
         self,
@@ -146,9 +154,8 @@ class Writer:
         delta: Delta,
         plan: FoldPlan | None,
     ) -> None:
-        pack = secrets.token_bytes(PACK_ID_BYTES)
+        pack = upload.add_pack(values)
         rows = _place(pack, values)
-        upload.add_values(pack, values, rows)
         located = delta.copy()
         for key, (_, entry) in upload.located.items():
             located.entries[key] = entry.at(delta.entries[key].generation)

@@ -80,6 +80,12 @@ def merge_chunk(
     _, spec, chunk_selection, out_selection, is_complete = info
     merge: Any = _merge or pipeline._merge_chunk_array
     chunk: NDBuffer = merge(old, value, out_selection, spec, chunk_selection, is_complete, drop_axes)
-    if not spec.config.write_empty_chunks and chunk.all_equal(fill_value_or_default(spec)):
+    if not spec.config.write_empty_chunks and _holds_only(chunk, fill_value_or_default(spec)):
         return None
     return chunk
+
+
+def _holds_only(chunk: NDBuffer, value: Any) -> bool:
+    """Return whether all elements equal a value; most often the first one tells."""
+    first = chunk[(slice(1),) * len(chunk.shape)] if chunk.shape else chunk
+    return bool(first.all_equal(value) and chunk.all_equal(value))

@@ -19,18 +19,12 @@ from zarr.types import AnyArray
 from zarrvec.errors import SearchError
 from zarrvec.search.blocks import grid_of, plan_blocks
 from zarrvec.search.calibrate import TRUTH_K, calibrate, limit_to_groups, list_ranks
-from zarrvec.search.clustering import (
-    CANDIDATES,
-    Assigner,
-    gain_threshold,
-    second_lists,
-    similarity_order,
-    train_centroids,
-)
+from zarrvec.search.clustering import gain_threshold, similarity_order, train_centroids
 from zarrvec.search.depth import Compass
 from zarrvec.search.groups import Grouped, are_grouped, groups_of, ordered_in_groups
 from zarrvec.search.head import Calibration
 from zarrvec.search.metrics import Metric
+from zarrvec.search.pairing import Pairing
 from zarrvec.search.placing import Lister
 from zarrvec.search.quantize import dequantize, quantize_centroids
 from zarrvec.search.records import LIST_HEAD, Layout, ListTable
@@ -270,10 +264,7 @@ class _Builder:
         if self._recipe.queries is not None:
             queries = indexed_queries(self._recipe.queries, self._recipe.metric, self._origin)
         truth = _Truth(queries, self._recipe.metric, columns=TRUTH_K + (not given))
-        assigner = Assigner(centroids)
-        candidates = min(CANDIDATES, nlist)
-        some = assigner.nearest(trained.some_rows, candidates)
-        enough = gain_threshold(second_lists(trained.some_rows, centroids, *some).gains)
+        enough = gain_threshold(Pairing(centroids).find(trained.some_rows).gains)
         lists = np.full((self._rows, 2), -1, dtype=np.int32)
         first_entry = np.empty(self._rows, dtype=np.int64)
         lister = Lister(centroids, enough)

@@ -119,7 +119,7 @@ def _kmeans_in_groups(rows: Float32, nlist: int, rng: np.random.Generator, progr
     order, starts = _grouped(group, count)
     sizes = np.diff(starts)
     parts = []
-    with _one_thread():
+    with one_thread():
         for number, wanted in enumerate(_apportioned(sizes, nlist)):
             if wanted:
                 members = rows[order[starts[number] : starts[number + 1]]]
@@ -228,7 +228,7 @@ class Assigner:
         order, starts = _grouped(probed, count)
         distances = np.full((len(rows) * probes, k), np.inf, dtype=np.float32)
         lists = np.zeros((len(rows) * probes, k), dtype=np.int32)
-        with _one_thread():
+        with one_thread():
             for number in np.flatnonzero(np.diff(starts)):
                 members = self._members[self._starts[number] : self._starts[number + 1]]
                 kept = min(k, len(members))
@@ -395,12 +395,12 @@ def _faiss() -> Any:
 
 
 @contextmanager
-def _one_thread() -> Iterator[None]:
-    """Keep faiss in the calling thread: in small pieces of work its threads cost more than they give."""
+def one_thread() -> Iterator[Any]:
+    """Keep faiss, which is yielded, in the calling thread: in small pieces of work its threads cost more than they give."""
     faiss = _faiss()
     before = faiss.omp_get_max_threads()
     faiss.omp_set_num_threads(1)  # of this thread only
     try:
-        yield
+        yield faiss
     finally:
         faiss.omp_set_num_threads(before)

@@ -49,12 +49,12 @@ def copy_lists(
         for number in wave.tolist():
             entries = part.layout.unpack(lists[number].data, int(part.counts[number]))
             ids = entries.ids.astype(np.int64)
-            which = np.arange(len(ids))
+            taken = entries
             if kept is not None:
-                which = which[ids < len(kept)]
+                which = np.flatnonzero(ids < len(kept))
                 which = which[kept[ids[which]]]
-            taken = take(entries, which)
+                ids, taken = ids[which], take(entries, which)
             norms = np.zeros_like(taken.scales) if taken.norms is None else taken.norms
             coded = Codes(taken.codes, taken.scales, taken.errors, norms)
             goes_to = number if numbers is None else numbers[number]
-            spool.add(ids[which], np.full(len(which), goes_to), coded)
+            spool.add(ids, np.full(len(ids), goes_to), coded)

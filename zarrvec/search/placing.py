@@ -5,13 +5,15 @@ from typing import Final, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from zarrvec.search.clustering import CANDIDATES, Assigner, second_lists
+from zarrvec.search.pairing import Pairing
 from zarrvec.search.quantize import quantize
 from zarrvec.search.spool import Spool
 
 Float32 = npt.NDArray[np.float32]
 Int64 = npt.NDArray[np.int64]
 _ROUND_UP: Final = np.float32(1 + 1e-5)
+_BLOCK_ROWS: Final = 256
+"""Rows that are encoded at once: what is made of them on the way stays in the cache of a core."""
 
 
 class Placed(NamedTuple):
@@ -44,7 +46,7 @@ class Lister:
     """
 
     def __init__(self, centroids: Float32, second_from: float) -> None:
-        self._assigner = Assigner(centroids)
+        self._pairing = Pairing(centroids)
         self._centroids = centroids
         self._second_from = second_from
         self.radii = np.zeros(len(centroids), dtype=np.float32)
@@ -52,14 +54,15 @@ class Lister:
 
     def place(self, ids: Int64, vectors: Float32, spool: Spool, *, first: int = 0) -> Placed:
         """Put (n, d) float32 vectors, of the space of the index, into a spool; `first` is the number of the first list."""
-        near, squares = self._assigner.nearest(vectors, min(CANDIDATES, len(self._centroids)))
-        second, gains = second_lists(vectors, self._centroids, near, squares)
-        second = np.where((gains >= self._second_from) & (second != near[:, 0]), second, -1)
+        nearest, squares, second, gains = self._pairing.find(vectors)
+        second = np.where((gains >= self._second_from) & (second != nearest), second, -1)
         twice = np.flatnonzero(second >= 0)
-        for which, lists in ((np.arange(len(ids)), near[:, 0]), (twice, second[twice])):
-            around = self._centroids[lists]
-            spool.add(ids[which], lists + first, quantize(vectors[which], around))
-            residuals = vectors[which] - around
-            away = np.sqrt(np.einsum("ij,ij->i", residuals, residuals))
-            np.maximum.at(self.radii, lists, away * _ROUND_UP)
-        return Placed(np.stack([near[:, 0], second], axis=1), float(squares[:, 0].sum(dtype=np.float64)))
+        for which, lists in ((np.arange(len(ids)), nearest), (twice, second[twice])):
+            for start in range(0, len(which), _BLOCK_ROWS):
+                part = slice(start, start + _BLOCK_ROWS)
+                rows, around = vectors[which[part]], self._centroids[lists[part]]
+                spool.add(ids[which[part]], lists[part] + first, quantize(rows, around))
+                rows -= around
+                away = np.sqrt(np.einsum("ij,ij->i", rows, rows))
+                np.maximum.at(self.radii, lists[part], away * _ROUND_UP)
+        return Placed(np.stack([nearest, second], axis=1), float(squares.sum(dtype=np.float64)))

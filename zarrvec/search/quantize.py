@@ -61,11 +61,14 @@ def quantize(vectors: Float32, centroids: Float32) -> Codes:
     residuals = vectors - centroids
     scales = np.abs(residuals).max(axis=1, initial=0) / np.float32(_LEVELS)
     residuals /= np.where(scales == 0, np.float32(1), scales)[:, None]
-    codes = (np.clip(np.rint(residuals), -_LEVELS, _LEVELS) + CODE_ZERO).astype(np.uint8)
-    decoded = dequantize(codes, scales, centroids)
-    norms = np.einsum("ij,ij->i", decoded, decoded)
-    decoded -= vectors
-    errors = np.sqrt(np.einsum("ij,ij->i", decoded, decoded)) * _ROUND_UP
+    np.rint(residuals, out=residuals)
+    np.clip(residuals, -_LEVELS, _LEVELS, out=residuals)
+    codes = np.add(residuals, CODE_ZERO, dtype=np.float32).astype(np.uint8)
+    residuals *= scales[:, None]
+    residuals += centroids
+    norms = np.einsum("ij,ij->i", residuals, residuals)
+    residuals -= vectors
+    errors = np.sqrt(np.einsum("ij,ij->i", residuals, residuals)) * _ROUND_UP
     return Codes(codes, scales, errors, norms)
 
 

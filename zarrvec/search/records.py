@@ -8,6 +8,7 @@ the high and the low planes of the codes, so that a prefix of it is a coarser li
 h = ceil(d / 2): a plane is unpacked by whole vectors of bytes.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Final, NamedTuple, Self
@@ -115,22 +116,38 @@ class Layout:
         >>> packed.tobytes().hex(" ", 4)
         '07000000 0000003f 0000803e 51036204'
         """
+        return self.pack_lists(entries, [len(entries.ids)])
+
+    def pack_lists(self, entries: Entries, counts: Sequence[int]) -> npt.NDArray[np.uint8]:
+        """Return the bytes of posting lists that follow each other, of so many of the entries each.
+
+        Examples
+        --------
+        >>> layout = Layout(width=1, id_bytes=4, has_norms=False)
+        >>> ones = np.ones(2, "f4")
+        >>> entries = Entries(np.array([7, 8]), ones, ones, None, np.array([[0x12], [0x34]], "u1"))
+        >>> layout.pack_lists(entries, [1, 1]).tobytes().hex(" ", 14)
+        '070000000000803f0000803f0102 080000000000803f0000803f0304'
+        """
         count, half = len(entries.ids), self.half
-        out = np.empty(self.total_bytes(count), dtype=np.uint8)
-        at = 0
-        columns = [(entries.ids, f"<u{self.id_bytes}"), (entries.scales, "<f4"), (entries.errors, "<f4")]
+        scalars = [(entries.ids, f"<u{self.id_bytes}"), (entries.scales, "<f4"), (entries.errors, "<f4")]
         if entries.norms is not None:
-            columns.append((entries.norms, "<f4"))
-        for column, dtype in columns:
-            part = np.ascontiguousarray(column, dtype=dtype).view(np.uint8)
-            out[at : at + part.size] = part
-            at += part.size
+            scalars.append((entries.norms, "<f4"))
+        columns: list[npt.NDArray[Any]] = [
+            np.ascontiguousarray(values, dtype=dtype)[:, None].view(np.uint8) for values, dtype in scalars
+        ]
         codes = entries.codes
         first, second = codes[:, :half], np.zeros((count, half), dtype=np.uint8)
         second[:, : self.width - half] = codes[:, half:]
-        planes = out[at:].reshape(2, count, half)
-        np.bitwise_or(first // 16, second & 0xF0, out=planes[0])
-        np.bitwise_or(first & 0x0F, second * 16, out=planes[1])
+        columns += [first // 16 | second & 0xF0, first & 0x0F | second * 16]
+        out = np.empty(self.total_bytes(count), dtype=np.uint8)
+        at = start = 0
+        for size in counts:
+            for column in columns:
+                part = column[start : start + size].reshape(-1)
+                out[at : at + part.size] = part
+                at += part.size
+            start += size
         return out
 
     def unpack(

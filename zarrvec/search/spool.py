@@ -1,11 +1,11 @@
 """Where do entries wait until all of them are known? In a temporary file, in the order in which rows went by.
 
-Memory holds the list of each entry and where each row's first entry is, not the entries.
+Memory holds the list of each entry and where each row's first entry is, and the entries only if they are few.
 """
 
 import tempfile
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import IO, Any, Final, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +14,9 @@ from zarrvec.search.quantize import Codes
 from zarrvec.search.records import Entries, Layout
 
 Int64 = npt.NDArray[np.int64]
+
+MEMORY_BYTES: Final = 16 << 20
+"""Entries of more bytes go to the file."""
 
 
 class Spool:
@@ -48,7 +51,11 @@ class Spool:
             ]
         )
         self._has_norms = layout.has_norms
-        self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 - closed by __exit__
+        self._folder = folder
+        self._file: IO[bytes] | None = None
+        self._held: list[npt.NDArray[np.uint8]] = []
+        """The bytes of what is not in the file."""
+        self._held_bytes = 0
         self._lists: list[npt.NDArray[np.int32]] = []
         self.count = 0
         """Entries so far."""
@@ -59,14 +66,18 @@ class Spool:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._file.close()
+        if self._file is not None:
+            self._file.close()
 
     def add(self, ids: Int64, lists: npt.NDArray[np.integer[Any]], coded: Codes) -> None:
         """Add entries: (n,) ids, (n,) the list of each, and their codes."""
         records = np.empty(len(ids), dtype=self._dtype)
         records["id"], records["scale"], records["error"] = ids, coded.scales, coded.errors
         records["norm"], records["codes"] = coded.norms, coded.codes
-        self._file.write(records.view(np.uint8).data)
+        self._held.append(records.view(np.uint8))
+        self._held_bytes += records.nbytes
+        if self._held_bytes > MEMORY_BYTES:
+            self._write_held()
         self._lists.append(lists.astype(np.int32))
         self.count += len(ids)
 
@@ -82,11 +93,7 @@ class Spool:
 
     def entries(self, positions: Int64) -> Entries:
         """Return some entries, by their positions in the order of adding."""
-        if not self.count:
-            records: npt.NDArray[Any] = np.empty(0, dtype=self._dtype)
-        else:
-            self._file.flush()
-            records = np.memmap(self._file, dtype=self._dtype, mode="r", shape=(self.count,))[positions]
+        records = self._all()[positions]
         return Entries(
             np.asarray(records["id"]),
             np.asarray(records["scale"]),
@@ -94,3 +101,19 @@ class Spool:
             np.asarray(records["norm"]) if self._has_norms else None,
             np.asarray(records["codes"]),
         )
+
+    def _all(self) -> npt.NDArray[Any]:
+        if self._file is not None:
+            self._write_held()
+            self._file.flush()
+            return np.memmap(self._file, dtype=self._dtype, mode="r", shape=(self.count,))
+        if len(self._held) != 1:
+            self._held = [np.concatenate([np.empty(0, dtype=np.uint8), *self._held])]
+        return self._held[0].view(self._dtype)
+
+    def _write_held(self) -> None:
+        if self._file is None:
+            self._file = tempfile.TemporaryFile(dir=self._folder)  # noqa: SIM115 - closed by __exit__
+        for records in self._held:
+            self._file.write(records.data)
+        self._held, self._held_bytes = [], 0

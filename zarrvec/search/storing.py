@@ -22,16 +22,13 @@ _PIECE_ENTRIES: Final = 1 << 14
 
 
 def spooled_lists(spool: Spool, order: Int64, counts: Int64) -> Iterator[Entries]:
-    """Yield the entries of each list, gathered from a spool in large pieces."""
+    """Yield the entries of all lists, in large pieces of whole lists, from a spool."""
     ends = np.cumsum(counts)
     first = 0
     while first < len(counts):
         start = int(ends[first] - counts[first])
         last = max(first + 1, int(np.searchsorted(ends, start + _PIECE_ENTRIES, side="right")))
-        piece = spool.entries(order[start : int(ends[last - 1])])
-        for number in range(first, last):
-            stop = int(ends[number]) - start
-            yield take(piece, slice(stop - int(counts[number]), stop))
+        yield spool.entries(order[start : int(ends[last - 1])])
         first = last
 
 
@@ -71,7 +68,7 @@ def write_segment(
     name
         Of the segment, unused so far.
     lists
-        The entries of each list, empty ones too, in the order of their numbers.
+        The entries of the lists, in the order of their numbers; one or more whole lists at a time.
     counts
         (nlist,) how many each has.
     rows
@@ -91,18 +88,26 @@ def write_segment(
     progress
         Called with the lists written and all of them.
     """
-    offsets = np.cumsum(counts) - counts
-    total = int(counts.sum())
+    ends = np.cumsum(counts)
+    offsets, total = ends - counts, int(counts.sum())
     crcs = np.zeros((len(counts), 2), dtype=np.uint32)
     array = create_entries(group, f"{name}/entries", total, layout.entry_bytes, versioned=versioned)
     writer = _Writer(array)
-    for number, entries in enumerate(lists):
-        packed = layout.pack(entries)
-        head = layout.head_bytes(len(entries.ids))
-        crcs[number] = crc_of(packed[:head]), crc_of(packed[head:])
+    done = taken = 0
+    for entries in lists:
+        taken += len(entries.ids)
+        last = int(np.searchsorted(ends, taken, side="right"))
+        sizes = counts[done:last].tolist()
+        packed = layout.pack_lists(entries, sizes)
+        at = 0
+        for number, size in enumerate(sizes, start=done):
+            low, end = at + layout.head_bytes(size), at + layout.total_bytes(size)
+            crcs[number] = crc_of(packed[at:low]), crc_of(packed[low:end])
+            at = end
         writer.add(packed)
+        done = last
         if progress is not None:
-            progress(number + 1, len(counts))
+            progress(done, len(counts))
     writer.finish()
     if centroids is not None:
         chosen = np.arange(len(counts))

@@ -1,8 +1,9 @@
-"""Do entries come back from the temporary file, list by list?"""
+"""Do entries come back from memory or the temporary file, list by list?"""
 
 import numpy as np
 import pytest
 
+from zarrvec.search import spool as spool_module
 from zarrvec.search.quantize import Codes, quantize
 from zarrvec.search.records import Layout
 from zarrvec.search.spool import Spool
@@ -13,9 +14,13 @@ def coded(count, width, seed=0):
     return quantize(random.normal(size=(count, width)).astype("f4"), np.zeros((count, width), "f4"))
 
 
+@pytest.mark.parametrize("memory_bytes", [0, 1_500, 1 << 20])
 @pytest.mark.parametrize("id_bytes", [4, 8])
 @pytest.mark.parametrize("has_norms", [True, False])
-def test_entries_come_back_in_the_order_of_their_lists(tmp_path, has_norms, id_bytes):
+def test_entries_come_back_in_the_order_of_their_lists(
+    tmp_path, has_norms, id_bytes, memory_bytes, monkeypatch
+):
+    monkeypatch.setattr(spool_module, "MEMORY_BYTES", memory_bytes)
     random = np.random.default_rng(0)
     parts = []
     with Spool(Layout(width=5, id_bytes=id_bytes, has_norms=has_norms), folder=str(tmp_path)) as spool:
@@ -53,7 +58,8 @@ def test_nothing_in_it():
         assert spool.entries(order).codes.shape == (0, 2)
 
 
-def test_no_file_is_left(tmp_path):
+def test_no_file_is_left(tmp_path, monkeypatch):
+    monkeypatch.setattr(spool_module, "MEMORY_BYTES", 0)
     with Spool(Layout(width=2, id_bytes=4, has_norms=False), folder=str(tmp_path)) as spool:
         spool.add(np.array([3]), np.array([0]), coded(1, 2))
     assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,73 @@
+"""Packs that are sent before the end of a transaction: the last one doesn't wait for them, the commit does."""
+
+import asyncio
+
+import pytest
+
+from zarrvec.engine.engine import Engine, Place
+from zarrvec.engine.staging import AHEAD_BYTES
+from zarrvec.engine.version import View
+from zarrvec.errors import StorageError
+from zarrvec.format.pack import pack_name
+from zarrvec.objects.memory import MemoryObjects
+
+
+class SlowObjects(MemoryObjects):
+    """The first pack is not there before the second one is."""
+
+    fails = False
+
+    def __init__(self) -> None:
+        super().__init__("memory://x")
+        self.began: list[str] = []
+        self.created: list[int] = []
+        self.second = asyncio.Event()
+
+    async def put(self, path: str, data: bytes) -> None:
+        self.began.append(path)
+        if len(self.began) == 1:
+            await asyncio.wait_for(self.second.wait(), timeout=10)
+            if self.fails:
+                raise StorageError("no such luck")
+        await super().put(path, data)
+        if len(self.began) == 2:
+            self.second.set()
+
+    async def create(self, path: str, data: bytes) -> bool:
+        self.created.append(len(self._objects))
+        return await super().create(path, data)
+
+
+async def staged(objects: SlowObjects):
+    engine = Engine(Place(protocol="memory", root="x"), objects)
+    staging = engine.stage(await engine.current(checked_after=-1.0))
+    await staging.put("a/c/0", bytes(AHEAD_BYTES))
+    await staging.send_ahead()
+    await staging.put("a/c/1", bytes(10_000))
+    return engine, staging
+
+
+async def test_packs_are_sent_side_by_side_and_the_commit_follows_both():
+    objects = SlowObjects()
+    engine, staging = await staged(objects)
+    version = await engine.commit(staging.changes())
+    assert objects.created[-1] >= 2
+    entries = await engine.reader.locate(View(version=version), ["a/c/0", "a/c/1"])
+    assert [entry.length for entry in entries] == [AHEAD_BYTES, 10_000]
+    assert {pack_name(entry.pack) for entry in entries} == set(objects.began)
+
+
+async def test_what_waits_for_its_pack_can_be_read_in_the_transaction():
+    _, staging = await staged(SlowObjects())
+    assert staging.view.overlay.entries["a/c/0"].data == bytes(AHEAD_BYTES)
+    await staging.discard()
+
+
+async def test_nothing_lands_if_a_pack_that_was_sent_ahead_does_not():
+    objects = SlowObjects()
+    objects.fails = True
+    engine, staging = await staged(objects)
+    with pytest.raises(StorageError, match="no such luck"):
+        await engine.commit(staging.changes())
+    assert (await engine.heads.newest()).number == 0
+    await staging.discard()
