@@ -2,11 +2,11 @@
 
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from statistics import median
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import zarr
@@ -15,19 +15,24 @@ import zarrvec
 from benchmarks.planner.cases import Case
 from zarrvec.planner.access import Pattern
 from zarrvec.planner.coding import coding_of
-from zarrvec.planner.counting import _places
+from zarrvec.planner.cost import seconds_of
+from zarrvec.planner.counting import _places, count_call
 from zarrvec.planner.layout import Layout
 from zarrvec.planner.measuring import Tolerance, measure
 from zarrvec.planner.naive import dask_chunks, zarr_chunks
 from zarrvec.planner.planning import filling, patterns_of
 from zarrvec.planner.records import Codec
 from zarrvec.planner.targets import Machine, Target
-from zarrvec.planner.weighing import Scales
 from zarrvec.testing.s3server import S3Bucket
 
 CODEC = "zstd-3"
 """Of all layouts but the planned one, which has what the planner chose."""
 SAMPLE_BYTES = 16 << 20
+PLACES = 4
+"""Where reads begin; all of them, if there are so few."""
+
+Call: TypeAlias = tuple[int, list[Any]]
+"""Which of the writes that fill the array, or -1; the cells along each axis."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,43 +67,79 @@ class Line:
     predicted: dict[str, float]
     """Seconds of each access."""
     measured: dict[str, float] = field(default_factory=dict)
-    """Median seconds of each access."""
+    """Seconds of each access: mean of its calls, of each the least of its turns."""
+    spread: dict[str, float] = field(default_factory=dict)
+    """By what part the median of the turns is above that."""
 
 
-def measured_lines(case: Case, spot: Spot, target: Target, *, repeats: int, layouts: int) -> list[Line]:
+def measured_lines(
+    case: Case, spot: Spot, target: Target, machine: Machine, *, repeats: int, fills: int, layouts: int
+) -> list[Line]:
     """Store a case in each of its layouts, and time its accesses in turns."""
     shape, dtype = case.data.shape, case.data.dtype
     sample = case.data[tuple(slice(length) for length in _sample_shape(case))]
-    plan = zarrvec.plan(shape, dtype, reads=case.reads, writes=[case.write], sample=sample, target=target)
+    plan = zarrvec.plan(
+        shape, dtype, reads=case.reads, writes=[case.write], sample=sample, target=target, machine=machine
+    )
     chosen = {"zarr": zarr_chunks(shape, dtype), "dask": dask_chunks(shape, dtype)}
     listed = [("plan", plan.chunks), *chosen.items(), *(("", chunks) for chunks in case.chunks)]
     patterns = patterns_of(shape, case.reads, [case.write], None)
-    lines, arrays = [], []
-    _stored(case, spot, plan.chunks, plan.codec, patterns[-1])  # what the first writes of all pay is nobody's
+    calls = [_calls_of(pattern) for pattern in patterns]
+    lines, codecs = [], []
     for name, chunks in _distinct(listed)[:layouts]:
-        codecs = measure(sample, chunks, Tolerance(), only=[CODEC]).codecs
-        codec = plan.codec if name == "plan" else next(one for one in codecs if one.name == CODEC)
-        array, writes = _stored(case, spot, chunks, codec, patterns[-1])
+        wanted = plan.codec.name if name == "plan" else CODEC
+        measured = measure(sample, chunks, Tolerance(), only=[wanted]).codecs
+        codecs.append(next(one for one in measured if one.name == wanted))
+        layout = Layout(
+            shape=shape,
+            itemsize=dtype.itemsize,
+            chunks=chunks,
+            coding=coding_of(codecs[-1]),
+            fill=filling(patterns),
+        )
+        predicted = {
+            f"{pattern.kind} {pattern.name}": _predicted(layout, pattern, some, target, machine)
+            for pattern, some in zip(patterns, calls, strict=True)
+        }
         lines.append(
             Line(
                 case=case.name,
                 spot=spot.name,
                 name=name,
                 chunks=chunks,
-                codec=codec.name,
-                predicted=_predicted(case, chunks, codec, patterns, target),
-                measured={f"write {patterns[-1].name}": writes},
+                codec=wanted,
+                predicted=predicted,
             )
         )
-        arrays.append(array)
-    for pattern in patterns[:-1]:
-        taken: list[list[float]] = [[] for _ in lines]
-        for turn in range(repeats):
-            for array, times in zip(arrays, taken, strict=True):
-                times.append(_timed_read(array, pattern, turn))
-        for line, times in zip(lines, taken, strict=True):
-            line.measured[f"read {pattern.name}"] = median(times)
+    _filled(
+        case, spot, lines[:1], codecs[:1], calls[-1][:1], 0
+    )  # what the first writes of all pay is nobody's
+    filled = [_filled(case, spot, lines, codecs, calls[-1], turn) for turn in range(fills)]
+    _keep(lines, f"write {patterns[-1].name}", [times for _, times in filled])
+    arrays = [zarr.open_array(url, mode="r", storage_options=spot.options) for url in filled[0][0]]
+    for array in arrays:
+        assert np.array_equal(array[-1], case.data[-1])
+    for pattern, some in zip(patterns[:-1], calls[:-1], strict=True):
+        turns = [
+            [_each(arrays, partial(_timed_read, pattern=pattern, spans=spans), turn) for _, spans in some]
+            for turn in range(repeats)
+        ]
+        _keep(lines, f"read {pattern.name}", turns)
     return lines
+
+
+def _calls_of(pattern: Pattern) -> list[Call]:
+    """Return the calls that are timed: all writes; reads at the same random places of each layout."""
+    places = _places(pattern, 0, 1.0)
+    return places if pattern.kind == "write" else places[:: -(-len(places) // PLACES)]
+
+
+def _keep(lines: Sequence[Line], name: str, turns: Sequence[Sequence[Sequence[float]]]) -> None:
+    """Keep the mean of all calls, of each the least of its turns, and how far they are apart: ``turns[turn][call][line]``."""
+    taken = np.asarray(turns)
+    for line, least, usual in zip(lines, taken.min(axis=0).T, np.median(taken, axis=0).T, strict=True):
+        line.measured[name] = float(least.mean())
+        line.spread[name] = float(usual.mean() / least.mean() - 1)
 
 
 def _sample_shape(case: Case) -> list[int]:
@@ -120,54 +161,61 @@ def _distinct(listed: Sequence[tuple[str, tuple[int, ...]]]) -> list[tuple[str, 
 
 
 def _predicted(
-    case: Case, chunks: tuple[int, ...], codec: Codec, patterns: tuple[Pattern, ...], target: Target
-) -> dict[str, float]:
-    layout = Layout(
-        shape=case.data.shape,
-        itemsize=case.data.itemsize,
-        chunks=chunks,
-        coding=coding_of(codec),
-        fill=filling(patterns),
-    )
-    scales = Scales(
-        patterns=patterns, target=target, machine=Machine(), objective="time", calls_per_month=1, seed=0
-    )
-    return {f"{access.kind} {access.name}": access.seconds for access in scales.figures(layout).accesses}
+    layout: Layout, pattern: Pattern, calls: Sequence[Call], target: Target, machine: Machine
+) -> float:
+    """Return the mean seconds of some calls, as a plan has them of all."""
+    works = [count_call(layout, pattern, spans, number=number) for number, spans in calls]
+    return float(np.mean([seconds_of(work, layout, target, machine).total for work in works]))
 
 
-def _stored(
-    case: Case, spot: Spot, chunks: tuple[int, ...], codec: Codec, pattern: Pattern
-) -> tuple[Any, float]:
-    """Write the array by its writes; return it, opened anew, and the median seconds of a write."""
-    name = f"{case.name}-{'x'.join(map(str, chunks))}-{uuid.uuid4().hex[:6]}"
+def _filled(
+    case: Case, spot: Spot, lines: Sequence[Line], codecs: Sequence[Codec], calls: Sequence[Call], turn: int
+) -> tuple[list[str], list[list[float]]]:
+    """Fill an array in each layout, write by write in turns; return their places and seconds, ``[call][line]``."""
     options: dict[str, Any] = {"storage_options": spot.options}
-    array = zarr.create_array(
-        spot.url(name),
-        shape=case.data.shape,
-        dtype=case.data.dtype,
-        chunks=chunks,
-        **codec.options(3),
-        **options,
-    )
+    urls = [
+        spot.url(f"{case.name}-{'x'.join(map(str, line.chunks))}-{uuid.uuid4().hex[:6]}") for line in lines
+    ]
+    arrays: list[Any] = [
+        zarr.create_array(
+            url,
+            shape=case.data.shape,
+            dtype=case.data.dtype,
+            chunks=line.chunks,
+            **codec.options(3),
+            **options,
+        )
+        for url, line, codec in zip(urls, lines, codecs, strict=True)
+    ]
     taken = []
-    step = pattern.lengths[0]
-    for first in range(0, len(case.data), step):
-        began = time.perf_counter()
-        array[first : first + step] = case.data[first : first + step]
-        taken.append(time.perf_counter() - began)
-    opened = zarr.open_array(spot.url(name), mode="r", **options)
-    assert np.array_equal(opened[-1], case.data[-1])
-    return opened, median(taken)
+    for _, spans in calls:
+        values = case.data[_selection(spans)]
+        taken.append(_each(arrays, partial(_timed_write, spans=spans, values=values), turn))
+    return urls, taken
 
 
-def _timed_read(array: Any, pattern: Pattern, turn: int) -> float:
-    """Return the seconds of a read; of one turn all arrays read the same cells."""
-    places = _places(pattern, turn, 1e9)
-    _, spans = places[turn % len(places)]
-    selection = tuple(slice(*span) if isinstance(span, tuple) else span for span in spans)
+def _each(arrays: Sequence[Any], timed: Callable[[Any], float], turn: int) -> list[float]:
+    """Return the seconds of each array, visited in an order of this turn: what one leaves in caches is no other's for good."""
+    taken = [0.0] * len(arrays)
+    for place in np.random.default_rng(turn).permutation(len(arrays)):
+        taken[place] = timed(arrays[place])
+    return taken
+
+
+def _timed_write(array: Any, spans: Sequence[Any], values: Any) -> float:
+    selection = _selection(spans)
     began = time.perf_counter()
-    if pattern.scattered:
-        array.oindex[selection]
-    else:
-        array[selection]
+    array[selection] = values
     return time.perf_counter() - began
+
+
+def _timed_read(array: Any, pattern: Pattern, spans: Sequence[Any]) -> float:
+    chosen = array.oindex if pattern.scattered else array
+    selection = _selection(spans)
+    began = time.perf_counter()
+    chosen[selection]
+    return time.perf_counter() - began
+
+
+def _selection(spans: Sequence[Any]) -> tuple[Any, ...]:
+    return tuple(slice(*span) if isinstance(span, tuple) else span for span in spans)

@@ -3,11 +3,12 @@
 Run it from the root of a checkout, in an environment with zarrvec, ``.[search]`` and the group ``test``::
 
     python -m benchmarks.planner.run [--quick] [--arrays frames minilm pusht field] [--spots s3 local]
-        [--shared DIR] [--results benchmarks/planner/results.json]
+        [--repeats 3] [--fills 2] [--keep] [--shared DIR] [--results benchmarks/planner/results.json]
 
 Four arrays are stored in at least 12 layouts each, on the S3 server of ``zarrvec.testing`` behind its proxy at 20 ms, and on the
-local disk; three reads and the writes that fill them are timed. The storage is described to the planner by its own probe.
-It writes the results as JSON and, beside it, as Markdown. ``--quick`` takes smaller arrays and fewer turns, to try things.
+local disk; three reads and the writes that fill them are timed. Storage and machine are described to the planner by its own probe
+and calibration. It writes the results as JSON and, beside it, as Markdown. ``--keep`` measures a part anew and keeps the rest of
+what the results hold. ``--quick`` takes smaller arrays and fewer turns, to try things.
 """
 
 import argparse
@@ -21,10 +22,12 @@ import tempfile
 import time
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 from benchmarks.datasets import default_shared
 from benchmarks.planner import cases, measure, report
 from benchmarks.search.report import machine
+from zarrvec.planner.calibrating import PRICES, calibrated_machine
 from zarrvec.planner.probe import probe
 from zarrvec.testing.proxy import S3Proxy
 from zarrvec.testing.s3server import S3Server
@@ -42,11 +45,15 @@ def main() -> None:
     parser.add_argument("--arrays", nargs="+", default=["frames", "minilm", "pusht", "field"])
     parser.add_argument("--spots", nargs="+", choices=["s3", "local"], default=["s3", "local"])
     parser.add_argument("--shared", type=Path, default=default_shared())
-    parser.add_argument("--repeats", type=int, default=0, help="reads of each access (default: 7, quick 3)")
+    parser.add_argument("--repeats", type=int, default=3, help="turns in which each read is timed")
+    parser.add_argument("--fills", type=int, default=2, help="arrays that are filled in each layout")
+    parser.add_argument(
+        "--keep", action="store_true", help="keep what the results hold of other arrays and spots"
+    )
     parser.add_argument("--results", type=Path, default=Path("benchmarks/planner/results.json"))
     arguments = parser.parse_args()
-    repeats = arguments.repeats or (3 if arguments.quick else 7)
     began = time.monotonic()
+    computer = calibrated_machine()
     lines: list[measure.Line] = []
     spots: dict[str, str] = {}
     chosen = [
@@ -69,30 +76,54 @@ def main() -> None:
             )
             for case in chosen:
                 lines += measure.measured_lines(
-                    case, spot, target, repeats=repeats, layouts=8 if arguments.quick else 99
+                    case,
+                    spot,
+                    target,
+                    computer,
+                    repeats=arguments.repeats,
+                    fills=arguments.fills,
+                    layouts=8 if arguments.quick else 99,
                 )
                 print(
                     f"{time.monotonic() - began:.0f} s: {spot.name}, {case.name}", file=sys.stderr, flush=True
                 )
-    results = {
+    run = {
         "date": dt.datetime.now(dt.UTC).strftime("%Y-%m-%d %H:%M UTC"),
-        "command": "python -m benchmarks.planner.run " + " ".join(sys.argv[1:]),
+        "command": " ".join(["python -m benchmarks.planner.run", *sys.argv[1:]]),
+        "seconds": time.monotonic() - began,
+        "spots": spots,
+        "prices": {name: getattr(computer, name) for name in PRICES},
+        "speedup": computer.speedup,
+    }
+    results = {
+        "runs": [run],
         "machine": machine(),
         "versions": {
             "Python": platform.python_version(),
             **{name: importlib.metadata.version(name) for name in _PACKAGES},
         },
-        "repeats": repeats,
-        "seconds": time.monotonic() - began,
         "data": {
             case.name: f"{case.origin}; {case.data.shape} {case.data.dtype}, {case.data.nbytes / 1e6:.0f} MB"
             for case in chosen
         },
-        "spots": spots,
         "lines": [dataclasses.asdict(line) for line in lines],
     }
+    if arguments.keep:
+        results = _joined(json.loads(arguments.results.read_text()), results)
     arguments.results.write_text(json.dumps(results, indent=1) + "\n")
     arguments.results.with_suffix(".md").write_text(report.written(results))
+
+
+def _joined(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
+    """Return both results, of what both measured the new ones."""
+    anew = {(line["spot"], line["case"]) for line in new["lines"]}
+    kept = [line for line in old["lines"] if (line["spot"], line["case"]) not in anew]
+    return {
+        **new,
+        "runs": [*old["runs"], *new["runs"]],
+        "data": old["data"] | new["data"],
+        "lines": sorted([*kept, *new["lines"]], key=lambda line: line["spot"] == "local disk"),
+    }
 
 
 def _spot(name: str, stack: ExitStack) -> measure.Spot:

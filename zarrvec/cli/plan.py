@@ -22,6 +22,7 @@ from zarrvec.cli.common import (
     stdout,
 )
 from zarrvec.errors import OptionError
+from zarrvec.planner.calibrating import calibrated_machine
 from zarrvec.planner.plan import Plan
 from zarrvec.planner.planning import plan as make_plan
 from zarrvec.planner.probe import probe
@@ -59,7 +60,10 @@ def plan(
     ] = None,
     target: Annotated[str, typer.Option("--target", help="s3, s3-express, gcs or local.")] = "s3",
     probe_url: Annotated[
-        str | None, typer.Option("--probe", metavar="URL", help="Measure this place, and plan for it.")
+        str | None,
+        typer.Option(
+            "--probe", metavar="URL", help="Measure this place and this machine, and plan for them."
+        ),
     ] = None,
     objective: Annotated[str, typer.Option("--objective", help="time, cost or balanced.")] = "time",
     sample: Annotated[
@@ -131,6 +135,7 @@ def plan(
         lengths, kind = _lengths("--shape", str(shape)), str(dtype)
     with stderr().status("planning"):
         asked["target"] = _target(target, probe_url, option, storage_options)
+        asked["machine"] = None if probe_url is None else calibrated_machine()
         made = make_plan(lengths, kind, **asked)
     if plot is not None:
         made.plot(plot)

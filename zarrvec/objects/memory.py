@@ -82,3 +82,10 @@ _SHARED: Final[dict[str, dict[str, tuple[bytes, float]]]] = {}
 def shared_memory_objects(root: str) -> MemoryObjects:
     """Return the process-wide store of that name."""
     return MemoryObjects(f"memory://{root}", _SHARED.setdefault(root.strip("/"), {}))
+
+
+def forget_memory_objects(root: str) -> None:
+    """Empty the process-wide stores of that name and below it, and forget them."""
+    inner = root.strip("/")
+    for name in [one for one in _SHARED if f"{one}/".startswith(f"{inner}/")]:
+        _SHARED.pop(name).clear()

@@ -8,7 +8,8 @@ from typing import Final
 
 from zarrvec.engine.reader import CONCURRENCY
 from zarrvec.engine.staging import IN_FLIGHT
-from zarrvec.faces.pipeline import _PARALLEL_BYTES, SLICE_BYTES
+from zarrvec.faces.pipeline import SLICE_BYTES
+from zarrvec.planner.effort import reading, writing
 from zarrvec.planner.layout import Layout, Work
 from zarrvec.planner.targets import Machine, Target
 
@@ -50,23 +51,8 @@ def seconds_of(work: Work, layout: Layout, target: Target, machine: Machine) -> 
         total_rate=target.read_bytes_per_second,
         target=target,
     )
-    coding = layout.coding
-    decode = work.picked_cells * machine.pick_seconds + _code(
-        work.chunks_decoded,
-        layout,
-        machine,
-        chunk_seconds=machine.chunk_read_seconds,
-        byte_seconds=machine.byte_read_seconds,
-        codec_seconds=coding.decode_seconds,
-    )
-    encode = _code(
-        work.chunks_encoded,
-        layout,
-        machine,
-        chunk_seconds=machine.chunk_write_seconds,
-        byte_seconds=machine.byte_write_seconds,
-        codec_seconds=coding.encode_seconds,
-    )
+    decode = reading(work, layout, machine.speedup).seconds(machine)
+    encode = writing(work, layout, machine.speedup).seconds(machine)
     puts, commit = (work.puts - 1, target.put_seconds) if ours and work.puts else (work.puts, 0.0)
     store = commit + _transfer(
         puts,
@@ -76,10 +62,10 @@ def seconds_of(work: Work, layout: Layout, target: Target, machine: Machine) -> 
         total_rate=target.write_bytes_per_second,
         target=target,
     )
-    reading = _overlapped(fetch, decode, work.get_bytes)
-    writing = _overlapped(encode, store, work.chunks_encoded * layout.chunk_bytes)
+    read = _overlapped(fetch, decode, work.get_bytes)
+    written = _overlapped(encode, store, work.chunks_encoded * layout.chunk_bytes)
     return Seconds(
-        fetch=fetch, decode=decode, encode=encode, store=store, total=machine.call_seconds + reading + writing
+        fetch=fetch, decode=decode, encode=encode, store=store, total=machine.call_seconds + read + written
     )
 
 
@@ -104,20 +90,6 @@ def _transfer(
     waves = max(1.0, requests / at_once)
     rate = min(total_rate, side_by_side * target.connection_bytes_per_second)
     return latency * waves + max(size / rate, requests * target.request_cpu_seconds)
-
-
-def _code(
-    chunks: float,
-    layout: Layout,
-    machine: Machine,
-    *,
-    chunk_seconds: float,
-    byte_seconds: float,
-    codec_seconds: float,
-) -> float:
-    size = chunks * layout.chunk_bytes
-    threads = 1.0 if size / layout.coding.ratio < _PARALLEL_BYTES else min(machine.threads, max(1.0, chunks))
-    return chunks * chunk_seconds + size * (byte_seconds + codec_seconds / threads)
 
 
 def _overlapped(first: float, then: float, size: float) -> float:

@@ -80,6 +80,7 @@ def count_call(layout: Layout, pattern: Pattern, spans: Sequence[Int64 | Span], 
     touched = math.prod(map(len, index))
     cells = math.prod(span[1] - span[0] if isinstance(span, tuple) else len(span) for span in spans)
     wanted = cells * layout.itemsize
+    runs = layout.runs(pattern, cells)
     if pattern.kind == "read":
         reads = _reads(layout, index)
         return Work(
@@ -87,6 +88,7 @@ def count_call(layout: Layout, pattern: Pattern, spans: Sequence[Int64 | Span], 
             get_bytes=reads.bytes,
             chunks_decoded=touched,
             wanted_bytes=wanted,
+            runs=runs,
             picked_cells=cells if pattern.scattered else 0,
         )
     partial = ~_complete(layout, spans, index)
@@ -106,6 +108,7 @@ def count_call(layout: Layout, pattern: Pattern, spans: Sequence[Int64 | Span], 
             chunks_decoded=old,
             chunks_encoded=touched,
             wanted_bytes=wanted,
+            runs=runs,
         )
     reads = Reads(0, 0)
     if old:
@@ -120,6 +123,7 @@ def count_call(layout: Layout, pattern: Pattern, spans: Sequence[Int64 | Span], 
         chunks_decoded=old,
         chunks_encoded=touched,
         wanted_bytes=wanted,
+        runs=runs,
     )
 
 

@@ -40,6 +40,7 @@ def estimate(layout: Layout, pattern: Pattern) -> Work:
             get_bytes=size,
             chunks_decoded=touched,
             wanted_bytes=wanted,
+            runs=layout.runs(pattern, pattern.cells),
             picked_cells=pattern.cells if pattern.scattered else 0,
         )
     calls = _calls(pattern)
@@ -69,6 +70,7 @@ def estimate(layout: Layout, pattern: Pattern) -> Work:
         chunks_decoded=old,
         chunks_encoded=touched,
         wanted_bytes=wanted,
+        runs=layout.runs(pattern, pattern.cells),
     )
 
 

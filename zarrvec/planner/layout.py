@@ -76,6 +76,25 @@ class Layout:
         """Number of these writes along each axis."""
         return tuple(-(-size // length) for size, length in zip(self.shape, self.tile, strict=True))
 
+    def runs(self, pattern: Pattern, cells: float) -> float:
+        """Return in how many pieces numpy copies the cells of a call, or, if they are scattered, picks them.
+
+        Examples
+        --------
+        >>> from zarrvec.planner.access import Access, resolve
+        >>> pattern = resolve(Access("read", (None,)), (10, 96, 3))
+        >>> Layout(shape=(10, 96, 3), itemsize=1, chunks=(5, 96, 3)).runs(pattern, 2880)
+        2.0
+        >>> Layout(shape=(10, 96, 3), itemsize=1, chunks=(5, 96, 1)).runs(pattern, 2880)
+        6.0
+        """
+        run = 1
+        for chunk, length in zip(reversed(self.chunks), reversed(pattern.lengths), strict=True):
+            run *= min(chunk, length)
+            if pattern.scattered or (chunk != length and run > 1):
+                break
+        return cells / run
+
     def with_chunks(self, chunks: tuple[int, ...]) -> "Layout":
         """Return the layout with other chunks."""
         return replace(self, chunks=chunks)
@@ -95,6 +114,8 @@ class Work:
     chunks_encoded: float = 0.0
     wanted_bytes: float = 0.0
     """Decoded bytes of the cells that the call takes."""
+    runs: float = 0.0
+    """Pieces that wanted cells are copied in, each by one loop of numpy."""
     picked_cells: float = 0.0
     """Cells that are taken one by one, since blocks are scattered."""
 
@@ -115,5 +136,6 @@ class Work:
             chunks_decoded=self.chunks_decoded + times * other.chunks_decoded,
             chunks_encoded=self.chunks_encoded + times * other.chunks_encoded,
             wanted_bytes=self.wanted_bytes + times * other.wanted_bytes,
+            runs=self.runs + times * other.runs,
             picked_cells=self.picked_cells + times * other.picked_cells,
         )

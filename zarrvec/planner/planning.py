@@ -20,7 +20,7 @@ from zarrvec.planner.measuring import Tolerance, checked_sample, measure, tolera
 from zarrvec.planner.naive import dask_chunks, zarr_chunks
 from zarrvec.planner.plan import Plan
 from zarrvec.planner.records import Choice, Codec, Figures, PlannedAccess
-from zarrvec.planner.shapes import Chunks, Space, best_shapes, lengths_of
+from zarrvec.planner.shapes import Chunks, Space, best_shapes, lengths_of, neighbours
 from zarrvec.planner.targets import Machine, Target, target_of
 from zarrvec.planner.weighing import OBJECTIVES, Objective, Scales
 from zarrvec.planner.words import Asked, access_of
@@ -28,7 +28,9 @@ from zarrvec.planner.words import Asked, access_of
 MAX_CHUNK_BYTES: Final = 64 << 20
 FINALISTS: Final = 6
 KEPT_CODECS: Final = 4
-"""Codecs that are measured again when the chunks have changed."""
+"""Codecs that are measured again on other chunks."""
+STEPS: Final = 3
+"""So often chunks of half and twice the length are tried, each with codecs measured on it, while that brings something."""
 PACK_SIZES: Final = (4 << 20, 8 << 20, 16 << 20, 32 << 20, 64 << 20)
 WORTH: Final = 0.97
 """Another size of packs than the store's own is chosen if it brings the score below this part."""
@@ -254,16 +256,26 @@ def _with_codec(
     limits: Limits,
     given: Sequence[Chunks],
 ) -> tuple[Codec, Layout, Figures, tuple[str, ...]]:
-    """Measure codecs on chunks like those that are best so far, find the best chunks for the best, and measure again."""
+    """Measure codecs on chunks like those that are best so far, find the best chunks for the best, and measure around these."""
     measured = measure(sample, first.chunks, tolerance)
     ranked = _ranked(measured.codecs, first, scales)
-    best, figures = _best(replace(first, coding=coding_of(ranked[0])), space, scales, limits, given)
-    if best.chunks == first.chunks:
-        return ranked[0], best, figures, measured.notes
-    again = measure(sample, best.chunks, tolerance, only=[codec.name for codec in ranked[:KEPT_CODECS]])
-    codec = _ranked(again.codecs, best, scales)[0]
-    best = replace(best, coding=coding_of(codec))
-    others = [replace(best, chunks=chunks) for chunks in given if _is_legal(chunks, space)]
+    best, _ = _best(replace(first, coding=coding_of(ranked[0])), space, scales, limits, given)
+    names = [codec.name for codec in ranked[:KEPT_CODECS]]
+    tried: dict[Chunks, tuple[tuple[float, ...], Codec]] = {}
+    chunks = best.chunks
+    for _ in range(STEPS):
+        for one in {chunks, *neighbours(chunks, space)} - tried.keys():
+            layout = replace(best, chunks=one)
+            fastest = _ranked(measure(sample, one, tolerance, only=names).codecs, layout, scales)[0]
+            layout = replace(layout, coding=coding_of(fastest))
+            counted = scales.figures(layout)
+            tried[one] = (bool(limits.broken_by(counted)), *scales.score(counted, layout)), fastest
+        last, chunks = chunks, min(tried, key=lambda one: (tried[one][0], one))
+        if chunks == last:
+            break
+    codec = tried[chunks][1]
+    best = replace(best, chunks=chunks, coding=coding_of(codec))
+    others = [replace(best, chunks=other) for other in given if _is_legal(other, space)]
     weighed = [(one, scales.figures(one)) for one in [best, *others]]
     kept = [pair for pair in weighed if not limits.broken_by(pair[1])] or weighed[:1]
     best, figures = min(kept, key=lambda pair: (scales.score(pair[1], pair[0]), pair[0].chunks))

@@ -101,6 +101,24 @@ def best_shapes(
     return heapq.nsmallest(keep, known, key=lambda chunks: (known[chunks], chunks))
 
 
+def neighbours(chunks: Chunks, space: Space) -> list[Chunks]:
+    """Return the allowed shapes that are about half or twice as long along one axis.
+
+    Examples
+    --------
+    >>> neighbours((4, 3), Space(shape=(12, 3), itemsize=1, lengths=((1, 2, 3, 4, 6, 12), (3,)), max_chunk_bytes=99))
+    [(2, 3), (6, 3)]
+    """
+    found = []
+    for axis, lengths in enumerate(space.lengths):
+        for wanted in (max(1, chunks[axis] // 2), 2 * chunks[axis]):
+            near = _nearest(lengths, wanted)
+            one = (*chunks[:axis], near, *chunks[axis + 1 :])
+            if near != chunks[axis] and space.allows(one):
+                found.append(one)
+    return found
+
+
 def _starts(space: Space, given: Sequence[Chunks], seed: int) -> list[Chunks]:
     rng = np.random.default_rng(seed)
     starts = [tuple(lengths[0] for lengths in space.lengths)]

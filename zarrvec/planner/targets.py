@@ -94,22 +94,36 @@ TARGETS: Final = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Machine:
-    """The computer that reads and writes."""
+    """The computer that reads and writes; `zarrvec.planner.calibrating.calibrated_machine` measures one."""
 
     threads: int = field(default_factory=lambda: min(4, os.cpu_count() or 1))
     """Of codecs; zarrvec uses at most 4."""
-    call_seconds: float = 1.5e-3
+    speedup: float = field(default_factory=lambda: float(min(4, os.cpu_count() or 1)))
+    """How much sooner these threads are done than one."""
+    call_seconds: float = 0.65e-3
     """Of an array operation, whatever it takes."""
-    chunk_read_seconds: float = 30e-6
+    commit_seconds: float = 0.65e-3
+    """Of an operation that writes, besides."""
+    chunk_read_seconds: float = 22e-6
     """Of each chunk that is read: its index, its key, its place."""
-    chunk_write_seconds: float = 90e-6
+    chunk_write_seconds: float = 66e-6
     """Of each chunk that is written."""
-    byte_read_seconds: float = 0.8e-9
-    """Of each decoded byte: checksum and copies."""
-    byte_write_seconds: float = 3.5e-9
-    """Of each byte that is encoded: merging, looking for empty chunks, checksum and copies."""
-    pick_seconds: float = 10e-9
+    chunk_pick_seconds: float = 60e-6
+    """Of each chunk of a scattered read, besides."""
+    stored_read_seconds: float = 0.34e-9
+    """Of each stored byte that is read: checksum and copy."""
+    stored_write_seconds: float = 0.8e-9
+    """Of each stored byte that is written: checksum and copies."""
+    place_seconds: float = 0.4e-9
+    """Of each wanted byte, which is copied from its chunk to where the caller has it."""
+    run_seconds: float = 4.2e-9
+    """Of each piece that is copied by itself, between chunk and caller."""
+    pick_seconds: float = 3e-9
     """Of each cell that is taken one by one, by numpy's indexing with arrays."""
+    merge_seconds: float = 0.1e-9
+    """Of each byte of a chunk that is written, before it is encoded: copies."""
+    check_seconds: float = 2.7e-9
+    """Of each cell of a chunk that is written: whether it is empty."""
 
 
 def target_of(target: "str | Target") -> Target:

@@ -34,14 +34,19 @@ def test_targets(row, field, unit):
         assert float(cell) * unit == pytest.approx(getattr(TARGETS[name], field))
 
 
-def test_machine():
-    machine = Machine()
-    assert ROWS["call"][0] == f"{1e3 * machine.call_seconds:g} ms"
-    assert (
-        ROWS["c_r, c_w"][0]
-        == f"{1e6 * machine.chunk_read_seconds:g}, {1e6 * machine.chunk_write_seconds:g} us"
-    )
-    assert (
-        ROWS["b_r, b_w"][0] == f"{1e9 * machine.byte_read_seconds:g}, {1e9 * machine.byte_write_seconds:g} ns"
-    )
-    assert ROWS["p"][0] == f"{1e9 * machine.pick_seconds:g} ns"
+@pytest.mark.parametrize(
+    ("row", "fields", "unit"),
+    [
+        ("call, w", ("call_seconds", "commit_seconds"), "ms"),
+        ("c_r, c_w", ("chunk_read_seconds", "chunk_write_seconds"), "us"),
+        ("c_s", ("chunk_pick_seconds",), "us"),
+        ("s_r, s_w", ("stored_read_seconds", "stored_write_seconds"), "ns"),
+        ("v", ("place_seconds",), "ns"),
+        ("n", ("run_seconds",), "ns"),
+        ("p", ("pick_seconds",), "ns"),
+        ("m, t", ("merge_seconds", "check_seconds"), "ns"),
+    ],
+)
+def test_machine(row, fields, unit):
+    scale = {"ms": 1e3, "us": 1e6, "ns": 1e9}[unit]
+    assert ROWS[row][0] == f"{', '.join(f'{scale * getattr(Machine(), name):g}' for name in fields)} {unit}"
