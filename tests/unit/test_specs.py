@@ -188,7 +188,7 @@ def test_metadata_names():
         (INDEX, "chunks of at most 16 MiB", entries.CHUNK_BYTES == 16 << 20),
         (INDEX, "inner chunks of about 256 KiB, shards of at most about 64 MiB", (entries.INNER_BYTES, entries.SHARD_BYTES) == (256 << 10, 64 << 20)),
         (INDEX, "at most 8 MiB and in no shards", index.WHOLE_BYTES == 8 << 20),
-        (INDEX, "at most 32 KiB", sources.GAP_BYTES == 32 << 10),
+        (INDEX, "at most 128 KiB", sources.GAP_BYTES == 128 << 10),
         (INDEX, "2k + 10 candidates (6k + 30 of 4 bits)", (depth.candidates_for(1, 8), depth.candidates_for(2, 4)) == (12, 42)),
         (INDEX, "more than twice that of ranking by rows", depth.RERANK_WORTH == 2),
         (INDEX, "under `cosine` 0.6 |c|^2, under `ip` -0.4 |q| radius", (probing.COSINE_SHRINKAGE, 2 * probing.IP_SPREAD) == (0.6, 0.4)),

@@ -20,7 +20,6 @@ from zarrvec.search._numba_products import (
     BLOCK_ROWS,
     QUERIES,
     code,
-    code_rows,
     jit,
     multiply,
     multiply_rows,
@@ -202,13 +201,13 @@ def _choose_one(products, squares, bias, factor, lists, keys):
 @jit
 def _choose(coarse, queries, factors, lists, theirs, nearest):
     codes, scales, squares, bias = coarse
-    steps, shifts = np.empty(queries.shape[0], np.float32), np.zeros(queries.shape[0], np.int32)
-    coded = code_rows(queries, codes.shape[1], steps, shifts)
-    sums, pointers = np.empty((2, BLOCK_ROWS), np.int32), np.empty(2, np.uint64)
+    padded = np.zeros((queries.shape[0], codes.shape[1]), np.float32)
+    padded[:, : queries.shape[1]] = queries
+    sums, pointers = np.empty((2, BLOCK_ROWS), np.float32), np.empty(2, np.uint64)
     products = np.zeros((2, scales.shape[0]), np.float32)
     for first in range(0, queries.shape[0], 2):
         taken = min(2, queries.shape[0] - first)
-        multiply_rows(codes, scales, coded, first, taken, steps, shifts, pointers, sums, products)
+        multiply_rows(codes, scales, padded, first, taken, pointers, sums, products)
         for i in range(taken):
             row = first + i
             nearest[row] = _choose_one(products[i], squares, bias, factors[row], lists[row], theirs[row])

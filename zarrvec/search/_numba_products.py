@@ -70,9 +70,9 @@ jit = nb.njit(nogil=True, error_model="numpy")
 
 
 @jit
-def _quantize(queries, half, padded, coded, steps):
-    """Scale each query to int16: `half` numbers, then the others from `padded` on."""
+def _quantize(queries, padded, coded, steps):
     width = queries.shape[1]
+    half = (width + 1) // 2
     coded[:] = 0
     for row in range(queries.shape[0]):
         largest = np.float32(0)
@@ -92,17 +92,16 @@ def _quantize(queries, half, padded, coded, steps):
 
 
 @jit
-def _split(coded, parts, halves, shifts):
-    """Part int16 queries into high and low bytes, in the order in which a tile takes so many parts of them."""
-    padded = coded.shape[1] // parts
+def _split(coded, padded, halves, shifts):
+    """Part int16 queries into high and low bytes, in the order in which a tile takes them."""
     for row in range(coded.shape[0]):
         total = 0
         for at in range(0, padded, OCTETS):
-            for part in range(parts):
+            for half in range(2):
                 for j in range(OCTETS):
-                    value = coded[row, part * padded + at + j]
+                    value = coded[row, half * padded + at + j]
                     low = np.int8(value)
-                    place = 2 * (parts * at + OCTETS * part) + j
+                    place = 4 * at + 2 * OCTETS * half + j
                     halves[row, place] = np.int8((value - low) >> 8)
                     halves[row, place + OCTETS] = low
                     total += value
@@ -209,7 +208,7 @@ def _code_words(queries, layout, steps, shifts):
     half = (layout[0] + 1) // 2
     padded = (half + LANES - 1) // LANES * LANES
     coded = np.empty((queries.shape[0], 2 * padded), np.int16)
-    _quantize(queries, half, padded, coded, steps)
+    _quantize(queries, padded, coded, steps)
     block = max(_ROWS, _SCRATCH_CODES // (2 * half) // _ROWS * _ROWS)
     return coded, np.zeros((2, block * half + LANES), np.int16), block
 
@@ -220,36 +219,18 @@ def _code_bytes(queries, layout, steps, shifts):
     half = (layout[0] + 1) // 2
     padded = (half + OCTETS - 1) // OCTETS * OCTETS
     coded = np.empty((queries.shape[0], 2 * padded), np.int16)
-    _quantize(queries, half, padded, coded, steps)
+    _quantize(queries, padded, coded, steps)
     halves = np.empty((queries.shape[0], 4 * padded), np.int8)
-    _split(coded, 2, halves, shifts)
+    _split(coded, padded, halves, shifts)
     return halves, np.empty((2, 0), np.int16), BLOCK_ROWS
 
 
 @jit
-def _code_rows_as_words(queries, padded, steps, shifts):
-    """Return int16 queries of so many numbers."""
-    coded = np.empty((queries.shape[0], padded), np.int16)
-    _quantize(queries, padded, padded, coded, steps)
-    return coded
-
-
-@jit
-def _code_rows_as_bytes(queries, padded, steps, shifts):
-    """Return the halves of int16 queries of so many numbers."""
-    coded = np.empty((queries.shape[0], padded), np.int16)
-    _quantize(queries, padded, padded, coded, steps)
-    halves = np.empty((queries.shape[0], 2 * padded), np.int8)
-    _split(coded, 1, halves, shifts)
-    return halves
-
-
-@jit
-def multiply_rows(codes, scales, coded, query, taken, steps, shifts, pointers, sums, products):
-    """Let ``products[i]`` be the inner products of query ``query + i`` and rows of int8 numbers, (rows, a multiple of 64)."""
+def multiply_rows(codes, scales, queries, first, taken, pointers, sums, products):
+    """Let ``products[i]`` be the inner products of query ``first + i``, padded as rows are, and rows of int8 numbers."""
     for i in range(2):  # where there is no second the first is repeated
-        number = np.uint64(query + min(i, taken - 1))
-        pointers[i] = np.uint64(coded.ctypes.data) + number * np.uint64(coded.strides[0])
+        number = np.uint64(first + min(i, taken - 1))
+        pointers[i] = np.uint64(queries.ctypes.data) + number * np.uint64(queries.strides[0])
     at, out = np.uint64(pointers.ctypes.data), np.uint64(sums.ctypes.data)
     address, width = np.uint64(codes.ctypes.data), np.uint64(codes.shape[1])
     count, block = codes.shape[0], sums.shape[1]
@@ -263,13 +244,12 @@ def multiply_rows(codes, scales, coded, query, taken, steps, shifts, pointers, s
             else:
                 _rows_4x2(address, width, row, last, at, place, sums_stride)
         for i in range(taken):
-            step, shift = steps[query + i], shifts[query + i]
             for j in range(size):
-                products[i, start + j] = scales[start + j] * (step * np.float32(np.int32(sums[i, j] - shift)))
+                products[i, start + j] = scales[start + j] * sums[i, j]
 
 
-code, unpack, multiply, code_rows = (
-    (_code_bytes, _leave_rows, _multiply_planes, _code_rows_as_bytes)
+code, unpack, multiply = (
+    (_code_bytes, _leave_rows, _multiply_planes)
     if has_byte_products()
-    else (_code_words, _decode_rows, _multiply_decoded, _code_rows_as_words)
+    else (_code_words, _decode_rows, _multiply_decoded)
 )

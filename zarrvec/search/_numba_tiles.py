@@ -44,13 +44,14 @@ def _shuffled(builder, first, second, numbers):
 
 
 def _store_sums(builder, vectors, address):
-    """Store the sum of each of four vectors, one after the other."""
+    """Store the sum of each of four vectors, of int32 or float32, one after the other."""
     count = vectors[0].type.count
+    add = builder.fadd if vectors[0].type.element == ir.FloatType() else builder.add
 
     def added(first, second, low, high):
         """Add what is at some places of each four numbers to what is at others; from `count` on, of the second vector."""
         parts = [[at + number for at in range(0, count, 4) for number in numbers] for numbers in (low, high)]
-        return builder.add(*(_shuffled(builder, first, second, part) for part in parts))
+        return add(*(_shuffled(builder, first, second, part) for part in parts))
 
     pairs = [
         added(*pair, (0, count, 1, count + 1), (2, count + 2, 3, count + 3))
@@ -60,7 +61,7 @@ def _store_sums(builder, vectors, address):
     while sums.type.count > len(vectors):
         size = sums.type.count // 2
         halves = [_shuffled(builder, sums, sums, list(range(at, at + size))) for at in (0, size)]
-        sums = builder.add(*halves)
+        sums = add(*halves)
     builder.store(sums, builder.inttoptr(address, sums.type.as_pointer()), align=4)
 
 
@@ -68,12 +69,12 @@ def _least(builder, one, other):
     return builder.select(builder.icmp_unsigned("<", one, other), one, other)
 
 
-def _joined(builder, parts):
-    """Return sums of products with numbers of which the high bytes, and the low ones, gave a part."""
-    if len(parts) == 1:
-        return parts[0]
-    high, low = parts
-    return builder.add(builder.shl(high, ir.Constant(high.type, [8] * high.type.count)), low)
+def _float_lanes(features: str) -> int:
+    """Return how many float32 the processor multiplies at once."""
+    for feature, lanes in (("+avx512f", 16), ("+avx2", 8)):
+        if feature in features.split(","):
+            return lanes
+    return 4
 
 
 def _instruction(features: str) -> tuple[int, str | None]:
@@ -140,76 +141,42 @@ def decoded_tile(rows: int, queries: int) -> Any:
 
 
 def rows_tile(rows: int, queries: int) -> Any:
-    """Return a function for the inner products of so many rows of int8 numbers with so many queries.
+    """Return a function for the inner products of so many rows of int8 numbers with so many queries of float32.
 
-    `codes` is the address of the first row, each of them `width` bytes long, a multiple of `OCTETS`; rows from `last` on are
-    that one again. Queries are as `zarrvec.search._numba_products.code_rows` leaves them, `sums` as for `decoded_tile`. Where
-    bytes are multiplied, rows count from 0: 128 more than they mean.
+    `codes` is the address of the first row, each of them `width` bytes long, a multiple of `OCTETS`, and so are queries, in
+    numbers; rows from `last` on are that one again. `pointers` and `sums` are as for `decoded_tile`, but sums are float32.
     """
 
     @intrinsic
     def tile(_typing, codes, width, first, last, pointers, sums, sums_stride):
         def codegen(context, builder, _signature, args):
             codes, width, first, last, pointers, sums, sums_stride = args
-            by_bytes = has_byte_products()
-            lanes, instruction = _instruction(context.codegen().magic_tuple()[2])
-            lanes = OCTETS if by_bytes else lanes
-            octets, words = ir.VectorType(_I8, lanes), ir.VectorType(_I16, lanes)
-            totals = ir.VectorType(_I32, lanes if instruction is None else lanes // (4 if by_bytes else 2))
-            parts = 2 if by_bytes else 1
-
-            def multiplied(cell, values, factor):
-                if by_bytes:
-                    name = "llvm.x86.avx512.vpdpbusd.512"
-                    return _call(
-                        builder,
-                        totals,
-                        name,
-                        cell,
-                        builder.bitcast(values, totals),
-                        builder.bitcast(factor, totals),
-                    )
-                values = builder.sext(values, words)
-                if instruction is None:
-                    product = builder.mul(builder.sext(values, totals), builder.sext(factor, totals))
-                else:
-                    product = _call(builder, totals, instruction, values, factor)
-                return builder.add(cell, product)
-
-            zero = ir.Constant(totals, [0] * totals.count)
-            cells = [
-                [[cgutils.alloca_once(builder, totals) for _ in range(parts)] for _ in range(queries)]
-                for _ in range(rows)
-            ]
-            for cell in (cell for row in cells for several in row for cell in several):
-                builder.store(zero, cell)
+            lanes = _float_lanes(context.codegen().magic_tuple()[2])
+            octets, words = ir.VectorType(_I8, lanes), ir.VectorType(_I32, lanes)
+            numbers = ir.VectorType(ir.FloatType(), lanes)
+            cells = [[cgutils.alloca_once(builder, numbers) for _ in range(queries)] for _ in range(rows)]
+            for cell in (cell for row in cells for cell in row):
+                builder.store(ir.Constant(numbers, [0.0] * lanes), cell)
             starts = [_load(builder, builder.add(pointers, _I64(8 * i)), _I64) for i in range(queries)]
-            numbers = [_least(builder, builder.add(first, _I64(i)), last) for i in range(rows)]
-            places = [builder.add(codes, builder.mul(number, width)) for number in numbers]
+            places = [
+                builder.add(codes, builder.mul(_least(builder, builder.add(first, _I64(i)), last), width))
+                for i in range(rows)
+            ]
             chunks = builder.lshr(width, _I64(lanes.bit_length() - 1))
             with cgutils.for_range(builder, chunks, intp=_I64) as loop:
                 at = builder.mul(loop.index, _I64(lanes))
-                factors_at = builder.mul(at, _I64(2))
-                kind = octets if by_bytes else words
-                factors = [
-                    [
-                        _load(builder, builder.add(start, builder.add(factors_at, _I64(lanes * i))), kind)
-                        for i in range(parts)
-                    ]
-                    for start in starts
-                ]
+                factors_at = builder.mul(at, _I64(4))
+                factors = [_load(builder, builder.add(start, factors_at), numbers) for start in starts]
                 for row, place in zip(cells, places, strict=True):
-                    values = _load(builder, builder.add(place, at), octets)
-                    if by_bytes:
-                        values = builder.xor(values, ir.Constant(octets, [0x80] * lanes))
-                    for several, of_query in zip(row, factors, strict=True):
-                        for cell, factor in zip(several, of_query, strict=True):
-                            builder.store(multiplied(builder.load(cell), values, factor), cell)
+                    values = builder.sext(_load(builder, builder.add(place, at), octets), words)
+                    values = builder.sitofp(values, numbers)
+                    for cell, factor in zip(row, factors, strict=True):
+                        name = f"llvm.fmuladd.v{lanes}f32"
+                        builder.store(_call(builder, numbers, name, values, factor, builder.load(cell)), cell)
             for i in range(queries):
-                sums_of = [_joined(builder, [builder.load(cell) for cell in row[i]]) for row in cells]
                 for j in range(0, rows, 4):
                     at = builder.add(builder.add(sums, builder.mul(sums_stride, _I64(i))), _I64(4 * j))
-                    _store_sums(builder, sums_of[j : j + 4], at)
+                    _store_sums(builder, [builder.load(row[i]) for row in cells[j : j + 4]], at)
             return context.get_dummy_value()
 
         return types.void(*[types.uint64] * 7), codegen
@@ -298,11 +265,14 @@ def planes_tile(rows: int, queries: int, bits: int) -> Any:
                 bit = builder.sub(builder.shl(_I64(1), left), _I64(1))
                 mask = builder.bitcast(bit, ir.VectorType(ir.IntType(1), OCTETS))
                 step(builder.mul(whole, _I64(OCTETS)), lambda address: load_some(address, mask))
+            eight = ir.Constant(quads, [8] * quads.count)
             for i in range(queries):
-                sums_of = [_joined(builder, [builder.load(cell) for cell in row[i]]) for row in cells]
+                totals = []
+                for coarse, fine in ((builder.load(cell) for cell in row[i]) for row in cells):
+                    totals.append(builder.add(builder.shl(coarse, eight), fine))
                 for j in range(0, rows, 4):
                     at = builder.add(builder.add(sums, builder.mul(sums_stride, _I64(i))), _I64(4 * j))
-                    _store_sums(builder, sums_of[j : j + 4], at)
+                    _store_sums(builder, totals[j : j + 4], at)
             return context.get_dummy_value()
 
         return types.void(*[types.uint64] * 8), codegen

@@ -86,13 +86,11 @@ def test_probes_are_the_lists_of_least_key(metric, nprobe, compiled, monkeypatch
     keys = bias - 2 * queries.astype("f8") @ centroids.T
     expected = np.argsort(keys, axis=1)[:, :nprobe]
     np.testing.assert_array_equal(probes.lists, expected)
-    # half a step of an int16 query in each dimension, times the largest component of a centroid
-    atol = 6 * np.abs(queries).max() / 65278 * np.abs(centroids).max()
     np.testing.assert_allclose(
-        probes.products, np.take_along_axis(queries @ centroids.T, expected, axis=1), rtol=1e-5, atol=atol
+        probes.products, np.take_along_axis(queries @ centroids.T, expected, axis=1), rtol=1e-5, atol=1e-6
     )
     away = (squares - 2 * queries.astype("f8") @ centroids.T + lengths**2).min(axis=1)
-    np.testing.assert_allclose(probes.nearest, away, rtol=1e-5, atol=2 * atol)
+    np.testing.assert_allclose(probes.nearest, away, rtol=1e-5)
 
 
 @pytest.mark.parametrize("compiled", [False, True])
