@@ -371,7 +371,7 @@ def _calibrate(
     ranks, nearest = list_ranks(queries, compass, lists[neighbours])
     grouped = None
     if groups is not None:
-        of_groups = Compass.of(groups.vectors(), groups.heads["radius"], metric)
+        of_groups = Compass.of_table(groups, metric)
         seen, ranks = limit_to_groups(queries, lists[neighbours], ranks, groups, of_groups)
         grouped = Grouped(groups, seen)
     scores = {bits: np.empty(neighbours.shape, dtype=np.float32) for bits in (4, 8)}

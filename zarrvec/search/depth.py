@@ -27,6 +27,10 @@ RERANK_WORTH: Final = 2.0
 ALL_FROM: Final = 0.25
 """So large a part of all rows, as near as they may be to a query, lies in nearly all lists."""
 _BLOCK_BYTES: Final = 1 << 20
+_BLOCK_NUMBERS: Final = 1 << 15
+"""Components of centroids that are decoded at once."""
+_FEW: Final = 8
+"""Up to so many queries are multiplied with centroids that are decoded for them alone."""
 _MORE: Final = {8: (2, 10), 4: (6, 30)}
 """Rows that are ranked again, by bits: so many for each hit, and so many besides."""
 
@@ -166,24 +170,54 @@ class Probes(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Compass:
-    """Where lists lie, as seen by queries of one metric. Make it with `of`."""
+    """Where lists lie, as seen by queries of one metric. Make it with `of` or `of_table`."""
 
-    vectors: Float32
-    """(nlist, d) float32 centroids."""
     squares: Float32
-    """(nlist,) float32, their squared lengths."""
+    """(nlist,) float32: squared lengths of the centroids."""
     bias: Float32
     """(nlist,) float32: what is added to the products for the order in which lists are probed."""
     metric: Metric
+    given: Float32 | None = None
+    """(nlist, d) float32 centroids, if it was made of them."""
     table: ListTable | None = None
-    """The centroids as they are stored, if compiled code may have to do with them."""
+    """The centroids as they are stored, if it was made of these."""
 
     @classmethod
-    def of(cls, vectors: Float32, radii: Float32, metric: Metric, table: ListTable | None = None) -> Self:
+    def of(cls, vectors: Float32, radii: Float32, metric: Metric) -> Self:
         """Prepare the centroids and radii of lists."""
         squares = np.einsum("ij,ij->i", vectors, vectors)
-        bias = list_bias(squares, radii, metric)
-        return cls(vectors=vectors, squares=squares, bias=bias, metric=metric, table=table)
+        return cls(squares=squares, bias=list_bias(squares, radii, metric), metric=metric, given=vectors)
+
+    @classmethod
+    def of_table(cls, table: ListTable, metric: Metric) -> Self:
+        """Prepare lists as they are stored; centroids are decoded a few at a time, for time goes by fresh memory."""
+        squares = np.empty(len(table.heads), dtype=np.float32)
+        for part, vectors in _decoded(table):
+            np.einsum("ij,ij->i", vectors, vectors, out=squares[part])
+        bias = list_bias(squares, table.heads["radius"], metric)
+        return cls(squares=squares, bias=bias, metric=metric, table=table)
+
+    @cached_property
+    def vectors(self) -> Float32:
+        """(nlist, d) float32 centroids."""
+        if self.table is None:
+            assert self.given is not None
+            return self.given
+        return self.table.vectors()
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes in memory, sooner or later: as they are stored, as float32, and for compiled code."""
+        return 6 * self.table.centroids.nbytes if self.table is not None else self.vectors.nbytes
+
+    def products(self, queries: Float32) -> Float32:
+        """Return (q, nlist) float32: inner products of (q, d) queries and centroids."""
+        if self.table is None or len(queries) > _FEW:
+            return queries @ self.vectors.T
+        products = np.empty((len(queries), len(self.squares)), dtype=np.float32)
+        for part, vectors in _decoded(self.table):
+            np.matmul(queries, vectors.T, out=products[:, part])
+        return products
 
     @cached_property
     def coarse(self) -> Coarse:
@@ -194,7 +228,7 @@ class Compass:
 
     def keys(self, queries: Float32) -> tuple[Float32, Float32]:
         """Return (q, nlist) float32 each: by what lists are chosen, the least first, and products with the centroids."""
-        products = queries @ self.vectors.T
+        products = self.products(queries)
         return self._keys(products, np.einsum("ij,ij->i", queries, queries)), products
 
     def probe(self, queries: Float32, nprobe: int) -> Probes:
@@ -215,13 +249,13 @@ class Compass:
         ([[1, 0]], [[6.0, 0.0]], [1.0])
         """
         lengths = np.einsum("ij,ij->i", queries, queries)
-        count = min(nprobe, len(self.vectors))
+        count = min(nprobe, len(self.squares))
         if self.table is not None and is_compiled():
             lists, theirs, nearest = choose(
                 self.coarse, queries, self._factors(lengths), count, threads=THREADS
             )
         else:
-            products = queries @ self.vectors.T
+            products = self.products(queries)
             lists = least(self._keys(products, lengths), count)
             theirs = np.take_along_axis(products, lists, axis=1)
             nearest = (self.squares - 2 * products).min(axis=1)
@@ -232,7 +266,7 @@ class Compass:
     ) -> tuple[Found, Probes] | None:
         """Choose the lists of a few queries and scan them, see `zarrvec.search.kernels.find`; None if that can't be."""
         lengths = np.einsum("ij,ij->i", queries, queries)
-        count = min(nprobe, len(self.vectors))
+        count = min(nprobe, len(self.squares))
         found = find(lists, self.coarse, queries, self._factors(lengths), count, kept=kept, bits=bits)
         if found is None:
             return None
@@ -246,6 +280,14 @@ class Compass:
         """Return (q,) float32: by what the bias is multiplied, for queries of these squared lengths."""
         factors: Float32 = np.sqrt(lengths) if self.metric == "ip" else np.ones_like(lengths)
         return factors
+
+
+def _decoded(table: ListTable) -> Iterator[tuple[slice, Float32]]:
+    """Yield the centroids of some lists after others."""
+    step = max(1, _BLOCK_NUMBERS // max(1, table.centroids.shape[1]))
+    for start in range(0, len(table.heads), step):
+        part = slice(start, start + step)
+        yield part, ListTable(table.heads[part], table.centroids[part]).vectors()
 
 
 def least(keys: Float32, count: int) -> Int64:

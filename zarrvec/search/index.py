@@ -283,7 +283,7 @@ def _open_segment(
     if segment is head.segments[0]:
         table = ListTable.decode(data, layout, name=f"{name}/lists")
         heads, numbers = table.heads, np.arange(len(table.heads))
-        centroids = Centroids(Compass.of(table.vectors(), heads["radius"], head.metric, table), table, origin)
+        centroids = Centroids(Compass.of_table(table, head.metric), table, origin)
     else:
         if len(data) % SHARED_HEAD.itemsize:
             raise CorruptError(f"{name}/lists: {len(data)} bytes are no whole rows; rebuild the index.")

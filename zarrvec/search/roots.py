@@ -126,7 +126,7 @@ class Centroids(NamedTuple):
     @property
     def nbytes(self) -> int:
         """Bytes in memory."""
-        return self.compass.vectors.nbytes + 2 * self.table.centroids.nbytes  # compiled code has its own
+        return self.compass.nbytes
 
     def probe(self, snapshot: Snapshot, queries: Float32, nprobe: int) -> Probes:
         """Choose the lists of each query."""
@@ -197,7 +197,7 @@ class GroupedRoot:
             )
         return cls(
             origin=origin,
-            compass=Compass.of(table.vectors(), table.heads["radius"], head.metric),
+            compass=Compass.of_table(table, head.metric),
             heads=table.heads,
             seen=told.seen,
             rows=rows,
@@ -208,7 +208,7 @@ class GroupedRoot:
     @property
     def nbytes(self) -> int:
         """Bytes in memory, without lists."""
-        return self.compass.vectors.nbytes + self.heads.nbytes
+        return self.compass.nbytes + self.heads.nbytes
 
     def probe(self, snapshot: Snapshot, queries: Float32, nprobe: int) -> Probes:
         """Choose the lists of each query among those in the groups nearest to it."""
@@ -238,7 +238,7 @@ class GroupedRoot:
         groups = np.flatnonzero((begins >= 0).any(axis=0))
         for wave in waves(groups, self.heads["count"][groups], _LISTS):
             table = self._decoded([held[number] for number in wave.tolist()])
-            compass = Compass.of(table.vectors(), table.heads["radius"], self.compass.metric)
+            compass = Compass.of_table(table, self.compass.metric)
             sizes = self.heads["count"][wave]
             within = np.concatenate([np.arange(size) for size in sizes])
             numbers = np.repeat(self.heads["offset"][wave].astype(np.int64), sizes) + within
@@ -275,7 +275,7 @@ class GroupedRoot:
         groups = np.arange(len(self.heads))
         rows = self._rows(snapshot, groups, keep=False)
         table = self._decoded([rows[number] for number in groups.tolist()])
-        compass = Compass.of(table.vectors(), table.heads["radius"], self.compass.metric, table)
+        compass = Compass.of_table(table, self.compass.metric)
         loaded = Centroids(compass, table, self.origin)
         ROOTS.put_many({key: (loaded, loaded.nbytes)})
         return loaded

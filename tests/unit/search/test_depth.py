@@ -78,7 +78,7 @@ def test_probes_are_the_lists_of_least_key(metric, nprobe, compiled, monkeypatch
     random = np.random.default_rng(0)
     table, queries = some_table(random, 40, 6), random.normal(size=(9, 6)).astype("f4")
     centroids, radii = table.vectors(), table.heads["radius"]
-    compass = Compass.of(centroids, radii, metric, table)
+    compass = Compass.of_table(table, metric)
     probes = compass.probe(queries, nprobe)
     squares = (centroids.astype("f8") ** 2).sum(axis=1)
     lengths = np.linalg.norm(queries.astype("f8"), axis=1)[:, None]
@@ -100,7 +100,7 @@ def test_of_lists_with_one_key_the_first(compiled, monkeypatch):
         kernels._numba.module = pytest.importorskip("zarrvec.search._numba_kernels")
     table = some_table(np.random.default_rng(0), 9, 3)
     table.centroids[:], table.heads["scale"] = 100, 0.01
-    probes = Compass.of(table.vectors(), np.ones(9, "f4"), "l2", table).probe(np.ones((2, 3), "f4"), 9)
+    probes = Compass.of_table(table, "l2").probe(np.ones((2, 3), "f4"), 9)
     assert probes.lists.tolist() == [list(range(9))] * 2
 
 
@@ -133,7 +133,7 @@ def test_lists_found_at_once_are_those_chosen_and_scanned(metric, bits, monkeypa
     addresses = np.array([[data.ctypes.data if data.size else 0 for data in part] for part in packed], "u8")
     lists = ScanInput(layout=layout, addresses=addresses, counts=counts)
     table, queries = some_table(random, nlist, 75), random.normal(size=(3, 75)).astype("f4")
-    compass = Compass.of(table.vectors(), table.heads["radius"], metric, table)
+    compass = Compass.of_table(table, metric)
     assert compass.find(lists, queries, 7, kept=5, bits=bits) is None  # nothing is compiled yet
     kernels._numba.module = pytest.importorskip("zarrvec.search._numba_kernels")
     probes = compass.probe(queries, 7)
