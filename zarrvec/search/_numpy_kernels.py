@@ -149,13 +149,18 @@ class _Pairs:
         bases = base[rows, columns]
         order = np.argsort(numbers, kind="stable")
         heads = np.flatnonzero(np.diff(numbers[order], prepend=-1))
+        longest = int(counts[numbers].max(initial=0))
+        scratch = np.empty(
+            (longest, layout.width), dtype=np.float32
+        )  # fresh memory for each list takes longer
         for pairs in np.split(order, heads[1:]) if len(order) else []:
             number = numbers[pairs[0]]
             count = int(counts[number])
             size = layout.total_bytes(count) if bits == 8 else layout.head_bytes(count)
             data = np.asarray(_Memory(int(addresses[number]), size))
             entries = layout.unpack(data, count, bits=bits)
-            residuals = (entries.codes ^ np.uint8(CODE_ZERO)).view(np.int8).astype(np.float32)
+            residuals = scratch[:count]
+            np.subtract(entries.codes, np.float32(CODE_ZERO), out=residuals)
             dots = _products(queries[rows[pairs]], residuals)
             dots *= entries.scales
             dots += bases[pairs, None]
