@@ -131,8 +131,8 @@ class Staging:
         while len(self._uploads) >= IN_FLIGHT:
             done, _ = await asyncio.wait(self._uploads, return_when=asyncio.FIRST_COMPLETED)
             for task in done:
-                del self._uploads[task]
-                task.result()
+                if self._uploads.pop(task, None) is not None:  # not another's, who waited for the same
+                    task.result()
         upload = Upload()
         pack = upload.add_pack(values)
         self._uploads[asyncio.ensure_future(self._send_pack(pack, values, upload))] = upload

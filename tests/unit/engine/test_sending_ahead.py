@@ -38,6 +38,14 @@ class SlowObjects(MemoryObjects):
         return await super().create(path, data)
 
 
+class LateObjects(MemoryObjects):
+    """Packs take a moment, so that several wait."""
+
+    async def put(self, path: str, data: bytes) -> None:
+        await asyncio.sleep(0.01)
+        await super().put(path, data)
+
+
 async def staged(objects: SlowObjects):
     engine = Engine(Place(protocol="memory", root="x"), objects)
     staging = engine.stage(await engine.current(checked_after=-1.0))
@@ -71,3 +79,17 @@ async def test_nothing_lands_if_a_pack_that_was_sent_ahead_does_not():
         await engine.commit(staging.changes())
     assert (await engine.heads.newest()).number == 0
     await staging.discard()
+
+
+async def test_tasks_that_wait_for_the_same_pack_on_its_way():
+    engine = Engine(Place(protocol="memory", root="x"), LateObjects("memory://x"))
+    staging = engine.stage(await engine.current(checked_after=-1.0))
+
+    async def send(number: int) -> None:
+        await staging.put(f"a/c/{number}", bytes(AHEAD_BYTES))
+        await staging.send_ahead()
+
+    await asyncio.gather(*map(send, range(6)))
+    version = await engine.commit(staging.changes())
+    entries = await engine.reader.locate(View(version=version), [f"a/c/{number}" for number in range(6)])
+    assert len({entry.pack for entry in entries}) == 6
