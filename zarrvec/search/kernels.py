@@ -43,7 +43,7 @@ __all__ = [
 
 BREAK_EVEN: Final = 400_000_000
 """Products (entries * width, over all queries so far) that take numpy, at 1 ns each, as long as numba and cached code take
-to load. Only the first process on a machine compiles them, in 3 s."""
+to load. Only the first process on a machine compiles them, in 4 to 7 s each."""
 THREADS: Final = min(8, os.cpu_count() or 1)
 """As many as there are processors, and no more than a batch has work for."""
 _QUERIES_A_THREAD: Final = 4
