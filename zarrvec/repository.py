@@ -298,7 +298,7 @@ class Repository:
             return staging.version
         try:
             version = await (await self.engine()).commit(changes)
-        except Exception:
+        except BaseException:
             await staging.discard()  # packs may still be on their way
             raise
         self.note_written(staging, version)

@@ -11,7 +11,7 @@ Memory whose address is taken belongs to an argument, never to a local: numba fr
 # ruff: noqa: ANN001, ANN202
 # mypy: ignore-errors
 
-from typing import Any, Final
+from typing import Any
 
 import numba as nb
 import numpy as np
@@ -29,12 +29,10 @@ from zarrvec.search._numba_products import (
     uint64_at,
     unpack,
 )
+from zarrvec.search._numpy_kernels import GLANCE
 
 if nb.config.DISABLE_JIT:
     raise ImportError("NUMBA_DISABLE_JIT is set: nothing here runs uncompiled, numpy does.")
-
-GLANCE: Final = 16
-"""Scores that are looked at together."""
 
 
 @jit

@@ -20,7 +20,8 @@ from llvmlite import ir
 from numba import carray, types
 from numba.extending import intrinsic
 
-from zarrvec.search._numba_tiles import LANES, OCTETS, decoded_tile, has_byte_products, planes_tile, rows_tile
+from zarrvec.search._numba_tiles import LANES, decoded_tile, has_byte_products, planes_tile, rows_tile
+from zarrvec.search._numpy_kernels import OCTETS
 
 _SCRATCH_CODES: Final = 12288
 """Codes decoded at a time: at two bytes each they fill three quarters of a small first-level cache."""

@@ -16,10 +16,10 @@ from numba.core import cgutils
 from numba.core.registry import cpu_target
 from numba.extending import intrinsic
 
+from zarrvec.search._numpy_kernels import OCTETS
+
 LANES: Final = 32
 """Decoded queries and rows are padded to so many dimensions, the most that one instruction takes."""
-OCTETS: Final = 64
-"""Bytes of a plane that one instruction takes."""
 
 _I8, _I16, _I32, _I64 = (ir.IntType(bits) for bits in (8, 16, 32, 64))
 

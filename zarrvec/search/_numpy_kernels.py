@@ -11,6 +11,10 @@ from zarrvec.search.records import CODE_ZERO, Layout
 
 NO_LIST: Final = -1
 """Number of a list that is not to be looked into."""
+OCTETS: Final = 64
+"""Bytes that one instruction of compiled code takes at most: centroids are padded to a multiple of that."""
+GLANCE: Final = 16
+"""Scores, or lists, that compiled code looks at together: what is known of lists is padded to a multiple of that."""
 NO_HIT: Final = -1
 """Id of a place that no entry has taken; its score is infinite."""
 _BLOCK_SCORES: Final = 4 << 20

@@ -18,8 +18,10 @@ import numpy as np
 import numpy.typing as npt
 
 from zarrvec.search._numpy_kernels import (
+    GLANCE,
     NO_HIT,
     NO_LIST,
+    OCTETS,
     Found,
     ScanInput,
     merge,
@@ -51,11 +53,6 @@ _QUERIES_A_THREAD: Final = 4
 
 Float32 = npt.NDArray[np.float32]
 Int64 = npt.NDArray[np.int64]
-
-_CODES: Final = 64
-"""Centroids are padded to a multiple of that, the most bytes that one instruction takes."""
-_LISTS: Final = 16
-"""What is known of lists is padded to a multiple of that: so many are looked at together."""
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -154,11 +151,11 @@ class Coarse(NamedTuple):
     def of(cls, codes: npt.NDArray[np.int8], scales: Float32, squares: Float32, bias: Float32) -> Self:
         """Take (nlist, d) int8 centroids, and (nlist,) of all else."""
         count, width = codes.shape
-        padded = np.zeros((count, -(-width // _CODES) * _CODES), dtype=np.int8)
+        padded = np.zeros((count, -(-width // OCTETS) * OCTETS), dtype=np.int8)
         padded[:, :width] = codes
         columns = []
         for column, beyond in ((scales, 0), (squares, np.inf), (bias, np.inf)):
-            columns.append(np.full(-(-count // _LISTS) * _LISTS, beyond, dtype=np.float32))
+            columns.append(np.full(-(-count // GLANCE) * GLANCE, beyond, dtype=np.float32))
             columns[-1][:count] = column
         return cls(padded, *columns)
 
