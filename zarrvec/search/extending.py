@@ -6,9 +6,11 @@ as in a log-structured merge tree. Source: ``specs/vector-index.md``, section "C
 
 import contextlib
 import math
-from collections.abc import Iterator, Sequence
-from contextlib import closing
-from typing import Any, Final
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, closing
+from types import TracebackType
+from typing import Any, Final, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -75,17 +77,21 @@ def append(array: AnyArray, vectors: npt.NDArray[Any]) -> tuple[int, ...]:
             with contextlib.suppress(OvertakenError):
                 _cut(before, head, stop)
             return extend()
-        shape = append_once(array, vectors, 0, newest)
-        send_ahead(array)
-        for _ in range(REDO_LIMIT):
-            try:
-                _follow(array, before, head, index, stop, vectors)
-                break
-            except OvertakenError:  # the rows are in no list of the new index, but must not be hidden by it
-                before, index = Snapshot.of(array), None
-                head = open_head(before)
-                if head is None or not fits(before.array, head):
+        with ExitStack() as stack:
+            listing = None
+            if index is not None and _is_enough(before, head, stop, vectors):
+                listing = stack.enter_context(_Listing(before, head, index, stop, vectors))
+            shape = append_once(array, vectors, 0, newest)
+            send_ahead(array)
+            for _ in range(REDO_LIMIT):
+                try:
+                    _follow(array, before, head, index, listing, stop)
                     break
+                except OvertakenError:  # the rows are in no list of the new index, but must not be hidden by it
+                    before, index, listing = Snapshot.of(array), None, None
+                    head = open_head(before)
+                    if head is None or not fits(before.array, head):
+                        break
         return shape
 
     return commit_once(array, extend)
@@ -96,13 +102,81 @@ def _cut(snapshot: Snapshot, head: Head, stop: int) -> None:
     Editor(snapshot).finish(changed(head, leading=(stop, *head.leading[1:]), cut=True), None, None)
 
 
+def _is_enough(before: Snapshot, head: Head, stop: int, vectors: npt.NDArray[Any]) -> bool:
+    """Return whether new rows, with those that wait, become a segment."""
+    waiting = stop - head.leading[0]
+    if waiting < 0 or head.cut or (head.grid and not before.is_versioned):
+        return False  # lists have rows of these ids as they were once
+    row_bytes = math.prod(head.leading[1:]) * head.width * vectors.itemsize
+    return (waiting + len(vectors)) * row_bytes >= PENDING_BYTES
+
+
+class _Listing:
+    """The lists of a new segment; a thread puts the new rows into them while these are written.
+
+    Parameters
+    ----------
+    before
+        The array before they are appended.
+    stop
+        Its length then, along the first axis.
+    """
+
+    def __init__(
+        self, before: Snapshot, head: Head, index: Index, stop: int, vectors: npt.NDArray[Any]
+    ) -> None:
+        self._head, self._origin = head, index.centroids.origin
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="zarrvec-append")
+        self.spool = Spool(head.layout)
+        self._lister = Lister(index.centroids.load(before).compass.vectors, head.second_from)
+        self.rows, self.squares = 0, 0.0
+        """How many are in them, and the sum of the squared distances to their nearest centroids."""
+        first = stop * math.prod(head.leading[1:])
+        rows = vectors.reshape(-1, head.width)
+        self._placed = self._thread.submit(self._place, first + np.arange(len(rows)), rows)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._thread.shutdown()
+        self.spool.__exit__(kind, error, trace)
+
+    @property
+    def radii(self) -> npt.NDArray[np.float32]:
+        """Of the lists: (nlist,) float32."""
+        return self._lister.radii
+
+    def finish(self, array: AnyArray, start: int, stop: int) -> bool:
+        """Put the rows of the array that waited in too, and return whether all can be in lists."""
+        if not self._placed.result():
+            return False
+        if start == stop:
+            return True
+        leading = array.shape[:-1]
+        waiting = np.zeros(leading, dtype=np.bool_)
+        waiting[start:stop] = True
+        plan = plan_blocks(grid_of(array), block_bytes=BLOCK_BYTES, mask=waiting)
+        with closing(stream_blocks(array, plan)) as stream:
+            for block, rows in stream:
+                chosen = block.within(waiting)
+                if not self._place(block.ids(leading)[chosen], rows[chosen]):
+                    return False
+        return True
+
+    def _place(self, ids: Int64, new: npt.NDArray[Any]) -> bool:
+        rows, kept = indexed_rows(new, self._head.metric, self._origin)
+        if beyond_float32(new, kept).size:
+            return False  # they stay in no list, and all that come with them
+        self.squares += self._lister.place(ids[kept], rows, self.spool).squares
+        self.rows += len(rows)
+        return True
+
+
 def _follow(
-    array: AnyArray,
-    before: Snapshot,
-    head: Head,
-    index: Index | None,
-    stop: int,
-    vectors: npt.NDArray[Any],
+    array: AnyArray, before: Snapshot, head: Head, index: Index | None, listing: _Listing | None, stop: int
 ) -> None:
     """Change the index after rows were appended behind `stop`."""
     now = Snapshot.of(array)
@@ -112,61 +186,41 @@ def _follow(
         # new rows may have got the ids of ones that were cut off
         there = ids < stop * math.prod(now.array.shape[1:-1])
         deleted = None if there.all() else ids[there]
-    done = index is not None and _extend(now, before, head, index, stop, vectors, deleted)
-    if not done and deleted is not None:
+    if index is not None and listing is not None and listing.finish(now.array, head.leading[0], stop):
+        _extend(now, before, head, index, listing, deleted)
+    elif deleted is not None:
         Editor(now, before).finish(changed(head), None, deleted)
 
 
 def _extend(
-    now: Snapshot,
-    before: Snapshot,
-    head: Head,
-    index: Index,
-    stop: int,
-    vectors: npt.NDArray[Any],
-    deleted: Int64 | None,
-) -> bool:
-    """Put the rows from `stop` on, and those that waited, into a segment if they are enough; return whether it was done."""
-    start = head.leading[0]
-    if start > stop or head.cut or (head.grid and not now.is_versioned):
-        return False  # lists have rows of these ids as they were once
-    row_bytes = math.prod(head.leading[1:]) * head.width * vectors.itemsize
-    if (stop - start + len(vectors)) * row_bytes < PENDING_BYTES:
-        return False
+    now: Snapshot, before: Snapshot, head: Head, index: Index, listing: _Listing, deleted: Int64 | None
+) -> None:
+    """Make a segment of the new rows and those that waited, if there are any, and of segments that become one with it."""
     editor = Editor(now, before)
     segments = head.segments
-    with Spool(head.layout) as spool:
-        lister = Lister(index.centroids.load(now).compass.vectors, head.second_from)
-        rows, squares = 0, 0.0
-        for ids, new in _blocks(now.array, start, stop, vectors):
-            kept_rows, kept = indexed_rows(new, head.metric, index.centroids.origin)
-            if beyond_float32(new, kept).size:
-                return False  # they stay in no list, and all that come with them
-            squares += lister.place(ids[kept], kept_rows, spool).squares
-            rows += len(kept_rows)
-        if rows:
-            merged = _tier(segments[1:], rows)
-            radii = lister.radii
-            for part in index.parts:
-                if any(part.id == segment.id for segment in merged):
-                    copy_lists(now, part, spool)
-                    radii = np.maximum(radii, part.radii)
-            order, counts = spool.sort(head.nlist)
-            total = rows + sum(segment.rows for segment in merged)
-            squares += sum(segment.spread * segment.rows for segment in merged)
-            added = write_segment(
-                editor.group,
-                new_id(),
-                spooled_lists(spool, order, counts),
-                counts=counts,
-                layout=head.layout,
-                rows=total,
-                spread=squares / total,
-                radii=radii,
-                centroids=None,
-                versioned=now.is_versioned,
-            )
-            segments = (*(segment for segment in segments if segment not in merged), added)
+    if listing.rows:
+        merged = _tier(segments[1:], listing.rows)
+        radii = listing.radii
+        for part in index.parts:
+            if any(part.id == segment.id for segment in merged):
+                copy_lists(now, part, listing.spool)
+                radii = np.maximum(radii, part.radii)
+        order, counts = listing.spool.sort(head.nlist)
+        total = listing.rows + sum(segment.rows for segment in merged)
+        squares = listing.squares + sum(segment.spread * segment.rows for segment in merged)
+        added = write_segment(
+            editor.group,
+            new_id(),
+            spooled_lists(listing.spool, order, counts),
+            counts=counts,
+            layout=head.layout,
+            rows=total,
+            spread=squares / total,
+            radii=radii,
+            centroids=None,
+            versioned=now.is_versioned,
+        )
+        segments = (*(segment for segment in segments if segment not in merged), added)
     editor.finish(
         changed(
             head,
@@ -177,24 +231,6 @@ def _extend(
         _coverage(now, head, index.uncovered),
         deleted,
     )
-    return True
-
-
-def _blocks(
-    source: AnyArray, start: int, stop: int, vectors: npt.NDArray[Any]
-) -> Iterator[tuple[Int64, npt.NDArray[Any]]]:
-    """Yield ids and rows: those that waited, from one position on the first axis to another, and the new ones."""
-    leading = source.shape[:-1]
-    if start < stop:
-        waiting = np.zeros(leading, dtype=np.bool_)
-        waiting[start:stop] = True
-        plan = plan_blocks(grid_of(source), block_bytes=BLOCK_BYTES, mask=waiting)
-        with closing(stream_blocks(source, plan)) as stream:
-            for block, rows in stream:
-                chosen = block.within(waiting)
-                yield block.ids(leading)[chosen], rows[chosen]
-    rows = vectors.reshape(-1, source.shape[-1])
-    yield stop * math.prod(leading[1:]) + np.arange(len(rows)), rows
 
 
 def _tier(segments: Sequence[Segment], rows: int) -> list[Segment]:
