@@ -200,9 +200,13 @@ class Snapshot:
         return [self._check(want, part) for want, part in zip(wants, self._fetch(wants), strict=True)]
 
     def read_with_generations(self, wants: Sequence[Want]) -> tuple[list[memoryview], Generations | None]:
-        """Do what `generations` and `read` do; pages of the manifest that both need are fetched together."""
-        generations = self._generations(wants)
-        return self.read(wants), generations
+        """Do what `generations` and `read` do, in as few waves as that takes."""
+        source = self._source
+        if not wants or not isinstance(source, Versioned) or source.known_generations(self._path) is not None:
+            return self.read(wants), self.generations()
+        parts, generations, traffic = source.read_with_generations(self.units(), self._placed(wants))
+        self.stats.add(traffic)
+        return [self._check(want, part) for want, part in zip(wants, parts, strict=True)], generations
 
     def generations(self) -> Generations | None:
         """Return the number of the commit that wrote each unit of the array last; see `zarrvec.search.units`.
@@ -212,7 +216,14 @@ class Snapshot:
         (units,) uint64 or None
             Read-only. 0 where nothing is stored, `STAGED` for what the open transaction wrote. None on other stores.
         """
-        return self._generations([])
+        if not isinstance(self._source, Versioned):
+            return None
+        known = self._source.known_generations(self._path)
+        if known is not None:
+            return known
+        generations, traffic = self._source.generations(self.units())
+        self.stats.add(traffic)
+        return generations
 
     def generation(self, key: str) -> int | None:
         """Return the number of the commit that wrote a value of the index last, 0 if there is none; None on other stores."""
@@ -259,16 +270,6 @@ class Snapshot:
         if found.is_beside:
             self._source, self._path = Plain(store=higher.store), higher.name
         return True
-
-    def _generations(self, wants: Sequence[Want]) -> Generations | None:
-        if not isinstance(self._source, Versioned):
-            return None
-        known = self._source.known_generations(self._path)
-        if known is not None:
-            return known
-        generations, traffic = self._source.generations(self.units(), self._placed(wants))
-        self.stats.add(traffic)
-        return generations
 
     def _fetch(self, wants: Sequence[Want]) -> list[memoryview | None]:
         if not wants:

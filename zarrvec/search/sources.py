@@ -15,7 +15,7 @@ from zarr.storage import FsspecStore, StorePath
 from zarr.types import AnyArray
 
 from zarrvec.engine.bridge import run_sync
-from zarrvec.engine.reader import CONCURRENCY, Found, Request
+from zarrvec.engine.reader import CONCURRENCY, Request
 from zarrvec.engine.traffic import Traffic, counting
 from zarrvec.engine.version import View
 from zarrvec.errors import SearchError
@@ -131,35 +131,56 @@ class Versioned:
 
     def read(self, wants: Sequence[Want]) -> tuple[list[memoryview | None], Traffic]:
         """Read parts of values in one wave; None where there is no value."""
+        return run_sync(self._read(wants))
 
-        async def read() -> tuple[list[Found | None], Traffic]:
-            reader = (await self.repository.engine()).reader
-            with counting() as traffic:
-                requests = [Request(want.key, _byte_range(want)) for want in wants]
-                return await reader.read(self.view, requests, gap=GAP_BYTES), traffic
-
-        found, traffic = run_sync(read())
+    async def _read(self, wants: Sequence[Want]) -> tuple[list[memoryview | None], Traffic]:
+        reader = (await self.repository.engine()).reader
+        requests = [Request(want.key, _byte_range(want)) for want in wants]
+        with counting() as traffic:
+            found = await reader.read(self.view, requests, gap=GAP_BYTES)
         return [None if value is None else memoryview(value.data) for value in found], traffic
 
     def known_generations(self, path: str) -> Generations | None:
         """Return the generations of the units of an array if they are in memory."""
         return _GENERATIONS.get_many([(self.token, path)]).get((self.token, path))
 
-    def generations(self, units: Units, wants: Sequence[Want]) -> tuple[Generations, Traffic]:
-        """Return the generations of the units of an array; manifest pages for `wants` are fetched with theirs."""
+    def generations(self, units: Units) -> tuple[Generations, Traffic]:
+        """Return the generations of the units of an array."""
+        pages, traffic = run_sync(self._pages(units))
+        return self._generations(units, pages), traffic
 
-        async def read() -> tuple[Pages, Traffic]:
-            reader = (await self.repository.engine()).reader
-            with counting() as traffic:
-                keys = [want.key for want in wants]
-                return await pages_of(reader, self.view, units.path, also=keys), traffic
+    def read_with_generations(
+        self, units: Units, wants: Sequence[Want]
+    ) -> tuple[list[memoryview | None], Generations, Traffic]:
+        """Do what `read` and `generations` do: together, or one after the other if pages tell where the parts are."""
 
-        pages, traffic = run_sync(read())
+        async def both() -> tuple[list[memoryview | None], Pages, Traffic]:
+            total = Traffic()
+            if any(self.view.find(want.key) is None for want in wants):
+                pages, traffic = await self._pages(units, wants)
+                total.add(traffic)
+                parts, traffic = await self._read(wants)
+                total.add(traffic)
+            else:
+                (pages, traffic), (parts, other) = await asyncio.gather(self._pages(units), self._read(wants))
+                total.add(traffic, other)
+            return parts, pages, total
+
+        parts, pages, traffic = run_sync(both())
+        return parts, self._generations(units, pages), traffic
+
+    async def _pages(self, units: Units, wants: Sequence[Want] = ()) -> tuple[Pages, Traffic]:
+        """Read the pages that may tell of units, and by the same requests those that may tell of `wants`."""
+        reader = (await self.repository.engine()).reader
+        with counting() as traffic:
+            return await pages_of(reader, self.view, units.path, also=[want.key for want in wants]), traffic
+
+    def _generations(self, units: Units, pages: Pages) -> Generations:
         generations = units.generations(pages, self.view.changed())
         generations.flags.writeable = False
         if self.token is not None:
             _GENERATIONS.put_many({(self.token, units.path): (generations, generations.nbytes)})
-        return generations, traffic
+        return generations
 
     def generation(self, key: str) -> int:
         """Return the number of the commit that wrote a value last; 0 if there is none."""
