@@ -83,15 +83,7 @@ def append(array: AnyArray, vectors: npt.NDArray[Any]) -> tuple[int, ...]:
                 listing = stack.enter_context(_Listing(before, head, index, stop, vectors))
             shape = append_once(array, vectors, 0, newest)
             send_ahead(array)
-            for _ in range(REDO_LIMIT):
-                try:
-                    _follow(array, before, head, index, listing, stop)
-                    break
-                except OvertakenError:  # the rows are in no list of the new index, but must not be hidden by it
-                    before, index, listing = Snapshot.of(array), None, None
-                    head = open_head(before)
-                    if head is None or not fits(before.array, head):
-                        break
+            _follow(array, before, head, index, listing, stop)
         return shape
 
     return commit_once(array, extend)
@@ -178,8 +170,24 @@ class _Listing:
 def _follow(
     array: AnyArray, before: Snapshot, head: Head, index: Index | None, listing: _Listing | None, stop: int
 ) -> None:
-    """Change the index after rows were appended behind `stop`."""
-    now = Snapshot.of(array)
+    """Change the index after rows were appended behind `stop`; once more if others change it meanwhile."""
+    for _ in range(REDO_LIMIT):
+        try:
+            _change(Snapshot.of(array), before, head, index, listing, stop)
+        except OvertakenError:  # the rows are in no list of the new index, but must not be hidden by it
+            index = listing = None
+        else:
+            return
+        before = Snapshot.of(array)
+        newest = open_head(before)
+        if newest is None or not fits(before.array, newest):
+            return
+        head = newest
+
+
+def _change(
+    now: Snapshot, before: Snapshot, head: Head, index: Index | None, listing: _Listing | None, stop: int
+) -> None:
     deleted = None
     if head.deleted:
         ids = deleted_of(now, head) if index is None else index.deleted
