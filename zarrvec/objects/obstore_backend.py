@@ -5,7 +5,8 @@ Facts it rests on are in ``specs/storage-operations.md``: mode ``create`` is If-
 """
 
 import asyncio
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import obstore
@@ -40,8 +41,9 @@ class ObstoreObjects:
     ----------
     store
         An obstore store.
-    store_once
-        The same without retries, for creating objects: a create that is tried again can be refused because of itself.
+    make_once
+        Makes the same without retries, for creating objects: a create that is tried again can be refused because of itself.
+        It is made when it is needed, for that takes some milliseconds, as long as a small request.
     name
         The root as a URL, for messages.
     """
@@ -49,11 +51,15 @@ class ObstoreObjects:
     create_is_atomic = True
     create_refusals_are_final = True
 
-    def __init__(self, store: "ObjectStore", store_once: "ObjectStore", name: str) -> None:
+    def __init__(self, store: "ObjectStore", make_once: "Callable[[], ObjectStore]", name: str) -> None:
         self._store = store
-        self._store_once = store_once
+        self._make_once = make_once
         self.name = name
         self._in_flight: set[asyncio.Future[Any]] = set()
+
+    @cached_property
+    def _store_once(self) -> "ObjectStore":
+        return self._make_once()
 
     async def get(self, path: str) -> Data | None:
         """See `Objects.get`."""

@@ -5,6 +5,7 @@ A forked child whose parent has used obstore gets the fsspec backend: obstore ha
 
 import os
 from collections.abc import Mapping
+from functools import partial
 from typing import Any, Final
 
 from zarrvec.errors import OptionError
@@ -92,10 +93,10 @@ def _open_obstore(
     _Process.obstore_used = True
     try:
         store = kind(bucket, **common, retry_config={**RETRIES, "retry_timeout": timeout})
-        store_once = kind(bucket, **common, retry_config={"max_retries": 0, "retry_timeout": timeout})
     except (BaseError, TypeError, ValueError) as error:
         raise OptionError(f"{name}: obstore can't open it with these options: {error}") from error
-    return ObstoreObjects(store, store_once, name)
+    once = partial(kind, bucket, **common, retry_config={"max_retries": 0, "retry_timeout": timeout})
+    return ObstoreObjects(store, once, name)
 
 
 def _refuse(protocol: str, options: Mapping[str, Any]) -> None:
