@@ -200,7 +200,9 @@ def _choose_one(products, squares, bias, factor, lists, keys):
 def _choose(coarse, queries, factors, lists, theirs, nearest):
     codes, scales, squares, bias = coarse
     padded = np.zeros((queries.shape[0], codes.shape[1]), np.float32)
-    padded[:, : queries.shape[1]] = queries
+    for row in range(queries.shape[0]):  # an assignment of arrays has its error message compiled, for 3 s
+        for j in range(queries.shape[1]):
+            padded[row, j] = queries[row, j]
     sums, pointers = np.empty((2, BLOCK_ROWS), np.float32), np.empty(2, np.uint64)
     products = np.zeros((2, scales.shape[0]), np.float32)
     for first in range(0, queries.shape[0], 2):
@@ -217,15 +219,17 @@ def _choose_all(coarse, queries, factors, lists, theirs, nearest):
     _choose(coarse, queries, factors, lists, theirs, nearest)
 
 
-def _find_all(coarse, lists, queries, factors, chosen, base, nearest, ids, scores):
-    """Choose lists, and scan them if all are there: return how many entries that were, or -1."""
+def _find_all(coarse, lists, queries, factors, mask, chosen, base, nearest, ids, scores):
+    """Choose lists, and scan them if all are there: return how many entries that were, or -1.
+
+    A mask that is made here would be of another type than that of `scan`, and have all of that compiled again.
+    """
     addresses, counts, _layout = lists
     _choose(coarse, queries, factors, chosen, base, nearest)
     for number in chosen.flat:
         for part in range(addresses.shape[0]):
             if addresses[part, number] == 0 and counts[part, number] > 0:
                 return -1
-    mask = False, np.empty(0, np.uint8)
     return _scan_parts(lists, queries, chosen, np.arange(chosen.size), base, mask, ids, scores)
 
 

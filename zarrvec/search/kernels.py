@@ -45,7 +45,7 @@ __all__ = [
 
 BREAK_EVEN: Final = 400_000_000
 """Products (entries * width, over all queries so far) that take numpy, at 1 ns each, as long as numba and cached code take
-to load. Only the first process on a machine compiles them, in 4 to 7 s each."""
+to load. Only the first process on a machine compiles them, in 1 to 4 s each."""
 THREADS: Final = min(8, os.cpu_count() or 1)
 """As many as there are processors, and no more than a batch has work for."""
 _QUERIES_A_THREAD: Final = 4
@@ -235,7 +235,10 @@ def find(
     scores = np.empty((size, kept), dtype=np.float32)
     queries, factors = _plain(queries, np.float32), _plain(factors, np.float32)
     described = _described(lists, bits)
-    scanned = compiled.find(tuple(coarse), described, queries, factors, chosen, base, nearest, ids, scores)
+    mask = False, _NO_MASK
+    scanned = compiled.find(
+        tuple(coarse), described, queries, factors, mask, chosen, base, nearest, ids, scores
+    )
     return None if scanned < 0 else (Found(ids, scores, scanned), chosen, base, nearest)
 
 
