@@ -91,8 +91,16 @@ class Tasks:
         return {"recall": self.problem.recall(ids), "qps": queries / seconds}
 
     def load(self, *, place: dict[str, Any], settings: dict[str, Any]) -> None:
-        """Open, and answer queries until what they ask for is cached: all of them, or as many as there is time for."""
+        """Open, and answer queries until what they ask for is cached: all of them, or as many as there is time for.
+
+        zarrvec would search with numpy until another thread has loaded compiled code, so that is waited for.
+        """
         self.searcher = self.system.open(self.problem, Place.from_json(place), settings)
+        if "zarrvec" in self.system.modules:
+            from zarrvec.search.kernels import compile_now
+
+            if not compile_now():
+                raise RuntimeError("zarrvec has no compiled code: install numba")
         end = time.perf_counter() + _LOAD_SECONDS
         for first in range(0, len(self.problem.queries), _LOAD_BATCH):
             self.searcher.search(self.problem.queries[first : first + _LOAD_BATCH])

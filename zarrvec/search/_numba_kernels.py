@@ -29,7 +29,7 @@ from zarrvec.search._numba_products import (
     uint64_at,
     unpack,
 )
-from zarrvec.search._numpy_kernels import GLANCE
+from zarrvec.search._numpy_kernels import GLANCE, OCTETS
 
 if nb.config.DISABLE_JIT:
     raise ImportError("NUMBA_DISABLE_JIT is set: nothing here runs uncompiled, numpy does.")
@@ -200,7 +200,9 @@ def _choose_one(products, squares, bias, factor, lists, keys):
 def _choose(coarse, queries, factors, lists, theirs, nearest):
     codes, scales, squares, bias = coarse
     padded = np.zeros((queries.shape[0], codes.shape[1]), np.float32)
-    padded[:, : queries.shape[1]] = queries
+    for row in range(queries.shape[0]):  # an assignment of arrays has its error message compiled, for 3 s
+        for j in range(queries.shape[1]):
+            padded[row, j] = queries[row, j]
     sums, pointers = np.empty((2, BLOCK_ROWS), np.float32), np.empty(2, np.uint64)
     products = np.zeros((2, scales.shape[0]), np.float32)
     for first in range(0, queries.shape[0], 2):
@@ -217,15 +219,17 @@ def _choose_all(coarse, queries, factors, lists, theirs, nearest):
     _choose(coarse, queries, factors, lists, theirs, nearest)
 
 
-def _find_all(coarse, lists, queries, factors, chosen, base, nearest, ids, scores):
-    """Choose lists, and scan them if all are there: return how many entries that were, or -1."""
+def _find_all(coarse, lists, queries, factors, mask, chosen, base, nearest, ids, scores):
+    """Choose lists, and scan them if all are there: return how many entries that were, or -1.
+
+    A mask that is made here would be of another type than that of `scan`, and have all of that compiled again.
+    """
     addresses, counts, _layout = lists
     _choose(coarse, queries, factors, chosen, base, nearest)
     for number in chosen.flat:
         for part in range(addresses.shape[0]):
             if addresses[part, number] == 0 and counts[part, number] > 0:
                 return -1
-    mask = False, np.empty(0, np.uint8)
     return _scan_parts(lists, queries, chosen, np.arange(chosen.size), base, mask, ids, scores)
 
 
@@ -240,3 +244,34 @@ def _cached(function: Any) -> Any:
 scan = _cached(_scan_all)
 choose = _cached(_choose_all)
 find = _cached(_find_all)
+
+
+def examples() -> list[tuple[Any, tuple[Any, ...]]]:
+    """Return the kernels, each with arguments of the only types that it is ever called with: calling it compiles it."""
+
+    def floats(*shape: int) -> Any:
+        return np.zeros(shape, np.float32)
+
+    def numbers(*shape: int) -> Any:
+        return np.zeros(shape, np.int64)
+
+    lists = np.zeros((1, 1), np.uint64), numbers(1, 1), (1, 4, False, 8)  # at address 0: nothing is read
+    coarse = np.zeros((1, OCTETS), np.int8), floats(GLANCE), floats(GLANCE), floats(GLANCE)
+    mask = False, np.empty(0, np.uint8)
+    chosen = numbers(1, 1), floats(1, 1), floats(1)
+    found = numbers(1, 1), floats(1, 1)
+    return [
+        (scan, (lists, floats(1, 1), numbers(1, 1), numbers(1), floats(1, 1), mask, *found)),
+        (choose, (coarse, floats(1, 1), floats(1), *chosen)),
+        (find, (coarse, lists, floats(1, 1), floats(1), mask, *chosen, *found)),
+    ]
+
+
+def is_cache_wanting() -> bool:
+    """Return whether there is a place for compiled kernels, and one of them is not yet there."""
+
+    def is_stored(kernel: Any, arguments: tuple[Any, ...]) -> bool:
+        types = tuple(map(kernel.typeof_pyval, arguments))
+        return kernel._cache.load_overload(types, kernel.targetctx) is not None
+
+    return scan.stats.cache_path is not None and not all(is_stored(*example) for example in examples())

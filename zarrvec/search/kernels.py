@@ -3,14 +3,13 @@
 The lists are scanned as they were read: bytes of `zarrvec.search.records.Layout`, found by address. A list is decoded
 once for all queries that probe it. There are two implementations of one result (but for rounding): numpy, which starts at
 once, and `zarrvec.search._numba_kernels`, ten times faster, which takes half a second to load, and so is loaded when numpy
-has worked for as long.
+has worked for as long (`zarrvec.search.loading`).
 """
 
-import importlib
 import os
-import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from types import ModuleType
 from typing import Any, Final, NamedTuple, Self, TypeVar
 
@@ -29,27 +28,29 @@ from zarrvec.search._numpy_kernels import (
     scan_numpy,
     sizes_of,
 )
+from zarrvec.search.loading import Loader
 
 __all__ = [
-    "BREAK_EVEN",
     "NO_HIT",
     "NO_LIST",
     "THREADS",
     "Found",
     "ScanInput",
     "choose",
+    "compile_now",
     "find",
+    "is_compiled",
     "merge",
     "scan",
 ]
 
-BREAK_EVEN: Final = 400_000_000
-"""Products (entries * width, over all queries so far) that take numpy, at 1 ns each, as long as numba and cached code take
-to load. Only the first process on a machine compiles them, in 4 to 7 s each."""
 THREADS: Final = min(8, os.cpu_count() or 1)
 """As many as there are processors, and no more than a batch has work for."""
 _QUERIES_A_THREAD: Final = 4
 """A thread is worth starting for that many queries."""
+_PART_PRODUCTS: Final = 2_000_000_000
+"""Products after which numpy, in half a second to two, looks whether compiled code has come. Parts much smaller would decode
+the same lists again and again."""
 
 Float32 = npt.NDArray[np.float32]
 Int64 = npt.NDArray[np.int64]
@@ -58,19 +59,7 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 _NO_MASK: Final = np.empty(0, dtype=np.uint8)
-
-
-class _Numba:
-    """What this process knows of numba. Threads may race for it: a count that gets lost costs nothing."""
-
-    products = 0
-    """Computed without it."""
-    module: ModuleType | None = None
-    """The compiled kernels, once they are loaded."""
-    missing = False
-
-
-_numba = _Numba()
+_loader = Loader()
 
 
 def scan(
@@ -125,13 +114,9 @@ def scan(
     """
     if not probes.size:
         return Found(*nothing(len(queries), kept), 0)
-    compiled = _numba.module
+    compiled = _loader.module
     if compiled is None:
-        sizes = sizes_of(lists, probes)
-        scanned = int(sizes.sum())
-        compiled = _compiled(scanned * lists.layout.width)
-        if compiled is None:
-            return Found(*scan_numpy(lists, queries, probes, base, sizes, kept, bits, allowed), scanned)
+        return _scan_meanwhile(lists, queries, probes, base, kept, bits, allowed, threads)
     return _scan_compiled(compiled, lists, queries, probes, base, kept, bits, allowed, threads)
 
 
@@ -187,7 +172,7 @@ def choose(
     nearest
         (q,) float32: the least of ``squares - 2 * products``.
     """
-    compiled = _numba.module
+    compiled = _loader.module
     assert compiled is not None
     queries, factors = _plain(queries, np.float32), _plain(factors, np.float32)
     lists = np.empty((len(queries), count), dtype=np.int64)
@@ -224,7 +209,7 @@ def find(
     tuple or None
         None if one of the lists is not in memory, or no compiled code is loaded.
     """
-    compiled = _numba.module
+    compiled = _loader.module
     if compiled is None:
         return None
     size = len(queries)
@@ -235,25 +220,54 @@ def find(
     scores = np.empty((size, kept), dtype=np.float32)
     queries, factors = _plain(queries, np.float32), _plain(factors, np.float32)
     described = _described(lists, bits)
-    scanned = compiled.find(tuple(coarse), described, queries, factors, chosen, base, nearest, ids, scores)
+    mask = False, _NO_MASK
+    scanned = compiled.find(
+        tuple(coarse), described, queries, factors, mask, chosen, base, nearest, ids, scores
+    )
     return None if scanned < 0 else (Found(ids, scores, scanned), chosen, base, nearest)
 
 
 def is_compiled() -> bool:
     """Return whether compiled code is loaded."""
-    return _numba.module is not None
+    return _loader.module is not None
 
 
-def _compiled(products: int) -> ModuleType | None:
-    """Return the compiled kernels if they are worth loading now, and loadable."""
-    if not _numba.missing and sys.byteorder == "little":
-        _numba.products += products
-        if _numba.products >= BREAK_EVEN:
-            try:
-                _numba.module = importlib.import_module("zarrvec.search._numba_kernels")
-            except ImportError:  # not installed, or not for this numpy or Python
-                _numba.missing = True
-    return _numba.module
+def compile_now() -> bool:
+    """Load compiled code before this returns, compiled here if it must be, for who measures it: return whether it is there."""
+    _loader.load(elsewhere=False)
+    return is_compiled()
+
+
+def _scan_meanwhile(
+    lists: ScanInput,
+    queries: Float32,
+    probes: Int64,
+    base: Float32,
+    kept: int,
+    bits: int,
+    allowed: npt.NDArray[Any] | None,
+    threads: int,
+) -> Found:
+    """Scan with numpy, some queries after others, and with compiled code those that are left when it is there."""
+    sizes = sizes_of(lists, probes)
+    products = sizes.sum(axis=(0, 2)) * lists.layout.width
+    _loader.count(int(products.sum()))
+    block = np.cumsum(products) // _PART_PRODUCTS
+    edges = np.flatnonzero(np.diff(block, prepend=-1, append=-1))
+    found: list[Found] = []
+    for first, end in pairwise(edges):
+        compiled = _loader.module
+        part = slice(first, end if compiled is None else None)
+        given = queries[part], probes[part], base[part]
+        if compiled is not None:
+            found.append(_scan_compiled(compiled, lists, *given, kept, bits, allowed, threads))
+            break
+        scanned = int(sizes[:, part].sum())
+        found.append(Found(*scan_numpy(lists, *given, sizes[:, part], kept, bits, allowed), scanned))
+    if len(found) == 1:
+        return found[0]
+    ids, scores, scanned_each = zip(*found, strict=True)
+    return Found(np.concatenate(ids), np.concatenate(scores), sum(scanned_each))
 
 
 def _scan_compiled(

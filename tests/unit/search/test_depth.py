@@ -11,6 +11,7 @@ from zarrvec.search import kernels
 from zarrvec.search.depth import Compass, candidates_for, depth_for, waves
 from zarrvec.search.head import Curve, Head
 from zarrvec.search.kernels import ScanInput, scan
+from zarrvec.search.loading import Loader
 from zarrvec.search.metrics import METRICS
 from zarrvec.search.records import LIST_HEAD, Entries, Layout, ListTable
 
@@ -72,9 +73,9 @@ def some_table(random, nlist, width):
 @pytest.mark.parametrize("nprobe", [1, 5, 40, 99])
 @pytest.mark.parametrize("compiled", [False, True])
 def test_probes_are_the_lists_of_least_key(metric, nprobe, compiled, monkeypatch):
-    monkeypatch.setattr(kernels, "_numba", kernels._Numba())
-    if compiled:
-        kernels._numba.module = pytest.importorskip("zarrvec.search._numba_kernels")
+    monkeypatch.setattr(kernels, "_loader", Loader())
+    if compiled and not kernels.compile_now():
+        pytest.skip("numba is not installed")
     random = np.random.default_rng(0)
     table, queries = some_table(random, 40, 6), random.normal(size=(9, 6)).astype("f4")
     centroids, radii = table.vectors(), table.heads["radius"]
@@ -95,9 +96,9 @@ def test_probes_are_the_lists_of_least_key(metric, nprobe, compiled, monkeypatch
 
 @pytest.mark.parametrize("compiled", [False, True])
 def test_of_lists_with_one_key_the_first(compiled, monkeypatch):
-    monkeypatch.setattr(kernels, "_numba", kernels._Numba())
-    if compiled:
-        kernels._numba.module = pytest.importorskip("zarrvec.search._numba_kernels")
+    monkeypatch.setattr(kernels, "_loader", Loader())
+    if compiled and not kernels.compile_now():
+        pytest.skip("numba is not installed")
     table = some_table(np.random.default_rng(0), 9, 3)
     table.centroids[:], table.heads["scale"] = 100, 0.01
     probes = Compass.of_table(table, "l2").probe(np.ones((2, 3), "f4"), 9)
@@ -125,7 +126,7 @@ def test_fewer_bits_take_more_candidates():
 @pytest.mark.parametrize("metric", METRICS)
 @pytest.mark.parametrize("bits", [8, 4])
 def test_lists_found_at_once_are_those_chosen_and_scanned(metric, bits, monkeypatch):
-    monkeypatch.setattr(kernels, "_numba", kernels._Numba())
+    monkeypatch.setattr(kernels, "_loader", Loader())
     random, segments, nlist = np.random.default_rng(0), 3, 40
     layout = Layout(width=75, id_bytes=4, has_norms=metric == "l2")
     counts = random.integers(0, 30, (segments, nlist))
@@ -135,7 +136,8 @@ def test_lists_found_at_once_are_those_chosen_and_scanned(metric, bits, monkeypa
     table, queries = some_table(random, nlist, 75), random.normal(size=(3, 75)).astype("f4")
     compass = Compass.of_table(table, metric)
     assert compass.find(lists, queries, 7, kept=5, bits=bits) is None  # nothing is compiled yet
-    kernels._numba.module = pytest.importorskip("zarrvec.search._numba_kernels")
+    if not kernels.compile_now():
+        pytest.skip("numba is not installed")
     probes = compass.probe(queries, 7)
     expected = scan(lists, queries, probes.lists, probes.products, kept=5, bits=bits)
     at_once = compass.find(lists, queries, 7, kept=5, bits=bits)
@@ -146,6 +148,7 @@ def test_lists_found_at_once_are_those_chosen_and_scanned(metric, bits, monkeypa
     number = probes.lists[2, 6]
     counts[1, number], addresses[1, number] = 3, 0
     assert compass.find(lists, queries, 7, kept=5, bits=bits) is None
+    assert [len(kernel.signatures) for kernel, _ in kernels._loader.module.examples()] == [1, 1, 1]
 
 
 def _some_list(random, layout, count):

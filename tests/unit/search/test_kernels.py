@@ -1,9 +1,6 @@
 """Are the nearest entries of posting lists in memory those that unpacking everything finds, whoever computes?"""
 
 import importlib.util
-import platform
-import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
@@ -14,6 +11,7 @@ from hypothesis import strategies as st
 
 from zarrvec.search import _numpy_kernels, kernels
 from zarrvec.search.kernels import Found, ScanInput, merge, scan
+from zarrvec.search.loading import Loader
 from zarrvec.search.records import Entries, Layout
 
 needs_numba = pytest.mark.skipif(importlib.util.find_spec("numba") is None, reason="numba is not installed")
@@ -26,11 +24,11 @@ ONES = np.ones(100, "f4")
 def computing_with(name):
     """Let scans take one implementation, whatever the work."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(kernels, "_numba", kernels._Numba())
-        patch.setattr(kernels._numba, "missing", name == "numpy")
-        patch.setattr(kernels, "BREAK_EVEN", 0)
+        patch.setattr(kernels, "_loader", Loader())
+        kernels._loader.missing = name == "numpy"
+        assert name == "numpy" or kernels.compile_now()
         yield
-        assert (kernels._numba.module is None) == (name == "numpy")
+        assert kernels.is_compiled() == (name == "numba")
 
 
 class Lists:
@@ -267,7 +265,30 @@ def test_whatever_arrays_are_given_compile_once():
             held = ScanInput(layout=lists.layout, addresses=addresses, counts=counts)
             found = scan(held, vectors, numbers, bias, kept=5, allowed=allowed)
             check(lists, queries, numbers, bias, found, kept=5)
-        assert len(kernels._numba.module.scan.signatures) == 1
+        assert len(kernels._loader.module.scan.signatures) == 1
+
+
+@needs_numba
+@pytest.mark.parametrize("after", [1, 2])
+def test_the_rest_of_a_batch_is_for_compiled_code(after, monkeypatch):
+    rng = np.random.default_rng(0)
+    lists = some_lists(rng, Layout(width=9, id_bytes=4, has_norms=True), [20, 30, 0, 40] * 5, rows=500)
+    queries, probes, base = some_queries(rng, lists.layout, 50, 20, 12)
+    parts = []
+
+    def scan_numpy(lists, queries, *arguments):
+        parts.append(len(queries))
+        if len(parts) == after:
+            kernels.compile_now()
+        return _numpy_kernels.scan_numpy(lists, queries, *arguments)
+
+    monkeypatch.setattr(kernels, "_loader", Loader())
+    monkeypatch.setattr(kernels, "_PART_PRODUCTS", 9 * 2000)
+    monkeypatch.setattr(kernels, "scan_numpy", scan_numpy)
+    found = scan(lists.given, queries, probes, base, kept=15, threads=2)
+    check(lists, queries, probes, base, found, kept=15)
+    assert len(parts) == after
+    assert 0 < sum(parts) < 50
 
 
 @both
@@ -290,65 +311,3 @@ def test_merge_of_fewer_than_asked_for():
     part = Found(np.array([[3, -1]]), np.array([[1, np.inf]], "f4"), 5)
     assert merge([part], 3).ids.tolist() == [[3, -1, -1]]
     assert merge([part, part], 1).ids.tolist() == [[3]]
-
-
-class TestWhichImplementation:
-    @pytest.fixture
-    def run(self, monkeypatch):
-        monkeypatch.setattr(kernels, "_numba", kernels._Numba())
-        lists = some_lists(np.random.default_rng(0), Layout(width=8, id_bytes=4, has_norms=False), [10])
-        arguments = (np.ones((1, 8), "f4"), np.array([[0]]), np.zeros((1, 1), "f4"))
-        return lambda: scan(lists.given, *arguments, kept=3)
-
-    @needs_numba
-    def test_numba_once_the_work_has_paid_for_it(self, run, monkeypatch):
-        monkeypatch.setattr(kernels, "BREAK_EVEN", 160)
-        first = run()
-        assert kernels._numba.module is None
-        assert run().ids.tolist() == first.ids.tolist()
-        assert kernels._numba.module is not None
-
-    def test_numpy_where_numba_is_not(self, run, monkeypatch):
-        monkeypatch.setattr(kernels, "BREAK_EVEN", 0)
-        monkeypatch.setitem(sys.modules, "zarrvec.search._numba_kernels", None)
-        monkeypatch.delattr("zarrvec.search._numba_kernels", raising=False)
-        assert run().scanned == run().scanned == 10
-        assert kernels._numba.missing
-
-
-OTHER_MACHINE = """
-import numpy as np
-from numba.core.caching import _CacheLocator
-
-def refuse(self):
-    raise OSError("read-only")
-
-_CacheLocator.ensure_cache_path = refuse
-
-from zarrvec.search import _numpy_kernels, kernels
-from zarrvec.search.records import Entries, Layout
-
-rng = np.random.default_rng(0)
-layout = Layout(width=75, id_bytes=4, has_norms=False)
-codes = rng.integers(0, 256, (900, 75), dtype="u1")
-data = layout.pack(Entries(np.arange(900), *np.ones((2, 900), "f4"), None, codes))
-lists = kernels.ScanInput(layout=layout, addresses=np.array([[data.ctypes.data]], "u8"), counts=np.array([[900]]))
-arguments = rng.normal(size=(5, 75)).astype("f4"), np.zeros((5, 1), int), np.zeros((5, 1), "f4")
-expected = kernels.scan(lists, *arguments, kept=9)
-assert kernels._numba.module is None
-kernels.BREAK_EVEN = 0
-for part in slice(0, 1), slice(None):
-    found = kernels.scan(lists, *(argument[part] for argument in arguments), kept=9)
-    assert found.ids.tolist() == expected.ids[part].tolist()
-    np.testing.assert_allclose(found.scores, expected.scores[part], rtol=1e-4)
-assert kernels._numba.module is not None
-"""
-
-
-@pytest.mark.once
-@needs_numba
-@pytest.mark.skipif(platform.machine() not in {"x86_64", "AMD64"}, reason="names features of x86")
-@pytest.mark.parametrize("features", ["+sse2", "+avx2"])
-def test_smaller_processors_and_no_place_for_a_cache(features, tmp_path):
-    environment = {"NUMBA_CPU_NAME": "generic", "NUMBA_CPU_FEATURES": features, "HOME": str(tmp_path)}
-    subprocess.run([sys.executable, "-c", OTHER_MACHINE], check=True, timeout=100, env=environment)
