@@ -3,7 +3,7 @@
 import operator
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
 import zarr
@@ -82,14 +82,16 @@ def rechunk(
         Where the copy lies, as zarr takes stores: the URL of the array, a `zarr.storage.StorePath`, a store. None rewrites
         the array in place, which takes a zarrvec store.
     plan
-        Chunks and codecs, from `zarrvec.plan` or `zarrvec.replan`.
+        Chunks and codecs, from `zarrvec.plan` or `zarrvec.replan`; and `Plan.pack_bytes`, for the packs that this call writes.
+        Whatever the store is opened with, that is: an array whose chunks and codecs are the plan's already is left as it is,
+        and what is written later goes into packs of the size that its store is opened with.
     chunks, shards, filters, compressors, serializer
         The same one by one, as `zarr.create_array` takes them; ``"keep"`` is what the array has.
     overwrite
         Whether what is at the destination may be replaced.
     memory_bytes
         Bound on the decoded cells held at once. Besides these a zarrvec store holds packs on their way, up to six times
-        its ``pack_bytes``, and some hundred bytes for each chunk. Where chunks of both kinds cross one another and a block
+        its ``pack_bytes`` or the plan's, and some hundred bytes for each chunk. Where chunks of both kinds cross one another and a block
         of them doesn't fit, chunks of the source are read more than once.
     message
         Why; kept in the history.
@@ -170,9 +172,10 @@ def rechunk(
         if place.store.read_only and not isinstance(source, str):
             raise ReadOnlyError(f"{place}: the array was opened read-only; open it with mode='a' or 'r+'.")
     repository.check_writable()
+    written = repository.place if plan is None else replace(repository.place, pack_bytes=plan.pack_bytes)
     with progress_of(progress) as report:
         job = Job(
-            repository=Repository(repository.place, trace=False),
+            repository=Repository(written, trace=False),
             path=path,
             wanted=wanted,
             memory_bytes=memory_bytes,
@@ -183,6 +186,8 @@ def rechunk(
             report=report,
         )
         job.run()
+    if written != repository.place:  # then another engine has committed: the caller's looks for it
+        run_sync(repository.begin_transaction())
     return Rechunked(
         array=zarr.open_array(StorePath(ZarrVecStore(repository), path), mode="r+"),
         commit=job.commit,

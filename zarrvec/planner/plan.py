@@ -74,6 +74,11 @@ class Plan:
     def create(self, store: Any, name: str | None = None, **options: Any) -> "zarr.Array[Any]":
         """Create the array.
 
+        The size of packs is an option of whoever writes (``storage_options["zarrvec"]["pack_bytes"]``), not of an array. Given a
+        URL of a zarrvec store, what is written through the array returned goes into packs of `pack_bytes`, unless
+        ``storage_options`` say otherwise. A group or a store is open already, and writes packs as it was opened; so does
+        whoever opens the array later.
+
         Parameters
         ----------
         store
