@@ -24,7 +24,7 @@ SAMPLE_BYTES: Final = 4 << 20
 """Of the sample, as much as this is encoded by each candidate, or one block if that is larger."""
 BLOCK_BYTES: Final = 16 << 20
 """A larger block is cut."""
-REPEATS: Final = 2
+REPEATS: Final = 3
 LOSSY_PART: Final = 0.01
 """Of the range of the sample: how far off values may be where lossy codecs are allowed without saying how far."""
 RECALL_HITS: Final = 10
