@@ -40,7 +40,7 @@ def seconds_of(work: Work, layout: Layout, target: Target, machine: Machine) -> 
     >>> layout = Layout(shape=(10, 1000), itemsize=8, chunks=(1, 1000))
     >>> work = Work(gets=1, get_bytes=8000, chunks_decoded=1)
     >>> round(seconds_of(work, layout, TARGETS["s3"], Machine()).total, 4)
-    0.0214
+    0.0212
     """
     ours = layout.store == "zarrvec"
     fetch = _transfer(
