@@ -116,6 +116,11 @@ def test_a_plan(root):
     assert np.array_equal(done.array[...], data)
     with pytest.raises(OptionError, match="the plan decides it"):
         zarrvec.rechunk(done.array, plan=planned, chunks=(1, 64))
+    with pytest.raises(OptionError, match="is for an array of <i4"):
+        zarrvec.rechunk(done.array, plan=zarrvec.plan(data.shape, "i4"))
+    for no_plan in (planned.to_json(), {"chunks": (1, 64)}):
+        with pytest.raises(OptionError, match=r"expected a Plan, .* or of `Plan.from_json`"):
+            zarrvec.rechunk(done.array, plan=no_plan)
 
 
 @pytest.mark.parametrize("opened_with", [16 << 20, 64 << 10])

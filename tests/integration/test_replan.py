@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 import zarrvec
 from zarrvec.adapt.accesses import accesses_of
 from zarrvec.cli.app import app
-from zarrvec.errors import OptionError, PlanError
+from zarrvec.errors import NotAStoreError, OptionError, PlanError
 from zarrvec.layout.trace import ArrayTrace, Counts, Shape
 
 SAMPLE = 1 << 16
@@ -81,6 +81,12 @@ def test_nothing_was_traced(root, tmp_path):
     zarrvec.trace(root).save(tmp_path / "trace.json")
     with pytest.raises(OptionError, match="tells of no array there"):
         zarrvec.replan(root.create_group("other"), trace=tmp_path / "trace.json")
+
+
+def test_a_plain_store(tmp_path):
+    zarr.create_array(str(tmp_path / "plain.zarr"), data=np.zeros(4))
+    with pytest.raises(NotAStoreError, match="holds plain Zarr"):
+        zarrvec.replan(str(tmp_path / "plain.zarr"))
 
 
 def test_what_can_not_be_planned_is_named(root):

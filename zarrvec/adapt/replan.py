@@ -18,6 +18,7 @@ from zarrvec.adapt.advice import ArrayReplanned, Replanned, Rewrite
 from zarrvec.adapt.rechunk import MEMORY_BYTES
 from zarrvec.adapt.target import data_type_of
 from zarrvec.codecs.registry import Candidate
+from zarrvec.engine.bridge import run_sync
 from zarrvec.errors import OptionError, PlanError
 from zarrvec.faces.store import ZarrVecStore
 from zarrvec.faces.targets import repository_of
@@ -80,7 +81,9 @@ def replan(
     Raises
     ------
     OptionError
-        If nothing was traced, or the source is not on a zarrvec store.
+        If nothing was traced.
+    NotAStoreError
+        If the source is not on a zarrvec store.
     PlanError
         If there is but one array, and it can't be planned.
 
@@ -101,6 +104,7 @@ def replan(
     told = traced(source, storage_options) if trace is None else below(Trace.of(trace), path)
     arrays = {name: known for name, known in sorted(told.arrays.items()) if not _is_ours(name)}
     if not arrays:
+        run_sync(repository.version())  # if it is no zarrvec store, that is what to say
         raise OptionError(_nothing(repository, path, asked=trace is not None))
     store = ZarrVecStore(Repository(repository.place, at=repository.at, trace=False), read_only=True)
     planned: list[ArrayReplanned] = []

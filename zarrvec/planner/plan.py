@@ -118,6 +118,11 @@ class Plan:
         if taken := sorted(decided & options.keys()):
             raise PlanError(f"{taken[0]}={options[taken[0]]!r}: is decided by the plan; leave it out.")
         in_group = isinstance(store, zarr.Group)
+        if in_group and options.get("zarr_format") not in (None, store.metadata.zarr_format):
+            raise PlanError(
+                f"zarr_format={options['zarr_format']}: the group has format {store.metadata.zarr_format}, and so have arrays "
+                "in it; leave it out."
+            )
         zarr_format: Literal[2, 3] = options.get("zarr_format") or (
             store.metadata.zarr_format if in_group else 3
         )
@@ -190,9 +195,15 @@ class Plan:
             version = fields.pop("version", None)
             if version != JSON_VERSION:
                 raise PlanError(f"plan: version {version!r}; this zarrvec reads version {JSON_VERSION}.")
-            return msgspec.convert(fields, cls)
+            plan = msgspec.convert(fields, cls)
         except (msgspec.MsgspecError, AttributeError, TypeError) as error:
             raise PlanError(f"plan: is not what Plan.to_json writes ({error}).") from error
+        if len(plan.chunks) != len(plan.shape) or min(plan.chunks, default=0) < 1 or plan.pack_bytes < 1024:
+            raise PlanError(
+                f"plan: is not what Plan.to_json writes (chunks {plan.chunks} of an array {plan.shape}, packs of "
+                f"{plan.pack_bytes} bytes)."
+            )
+        return plan
 
     def _heading(self) -> tuple[str, str]:
         shape = "x".join(map(str, self.shape))

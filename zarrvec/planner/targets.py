@@ -141,7 +141,7 @@ def target_of(target: "str | Target") -> Target:
     """
     if isinstance(target, Target):
         return target
-    if target not in TARGETS:
+    if not isinstance(target, str) or target not in TARGETS:
         raise PlanError(
             f"target={target!r}: expected one of {sorted(TARGETS)}, or a Target that `zarrvec.planner.probe` measured."
         )
