@@ -102,6 +102,9 @@ def test_what_can_not_be_planned_is_named(root):
     assert "not planned" in str(advice)
     with pytest.raises(PlanError):
         zarrvec.replan(root["words"])
+    for wrong in ({"objective": "joy"}, {"seed": -1}, {"target": "tape"}):
+        with pytest.raises(PlanError, match=next(iter(wrong))):
+            zarrvec.replan(root, **wrong)
 
 
 def test_of_what_accesses_a_trace_tells():

@@ -164,7 +164,7 @@ class Plan:
         Raises
         ------
         OptionError
-            If matplotlib isn't installed.
+            If matplotlib isn't installed, or saves no pictures of that suffix.
         """
         return plotted(self.choices, f"{self._heading()[0]}\n{self._heading()[1]}", path)
 

@@ -122,7 +122,7 @@ def plan(
     (1, (3, 224, 224))
     """
     lengths, kind = checked(shape, dtype)
-    _check_scales(objective, calls_per_month, machine, seed)
+    check_scales(objective, calls_per_month, machine, seed)
     patterns = patterns_of(lengths, reads, writes, axes)
     fill = filling(patterns)
     limits = Limits(max_chunk_bytes=max_chunk_bytes, memory_bytes=memory_bytes, max_objects=max_objects)
@@ -168,7 +168,14 @@ def plan(
     )
 
 
-def _check_scales(objective: object, calls_per_month: object, machine: object, seed: object) -> None:
+def check_scales(objective: object, calls_per_month: object, machine: object, seed: object) -> None:
+    """Refuse options by which nothing can be weighed.
+
+    Raises
+    ------
+    PlanError
+        If one of them is none of its kind.
+    """
     if objective not in OBJECTIVES:
         raise PlanError(f"objective={objective!r}: expected one of {OBJECTIVES}.")
     if calls_per_month != 0 and not is_positive(calls_per_month):

@@ -227,6 +227,11 @@ def test_plot(tmp_path):
     assert [panel.get_title() for panel in figure.axes] == ["read one frame, 50%", "write by episode, 50%"]
 
 
+def test_plot_of_no_known_kind(tmp_path):
+    with pytest.raises(OptionError, match=r"plan\.foo: expected a file name that ends in one of .*'png'"):
+        zarrvec.plan((100, 8), "f4").plot(tmp_path / "plan.foo")
+
+
 def test_plot_without_matplotlib(monkeypatch):
     plan = zarrvec.plan((100, 8), "f4")
     monkeypatch.setitem(__import__("sys").modules, "matplotlib.figure", None)
