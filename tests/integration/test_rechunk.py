@@ -132,7 +132,9 @@ def test_packs_are_those_of_the_plan(tmp_path, opened_with, planned, elsewhere):
     url = f"zarrvec://{tmp_path}/x.zarr"
     array = zarr.create_array(url, data=data, chunks=(256, 16), compressors=None, storage_options=options)
     there = set((tmp_path / "x.zarr").rglob("*.pack"))
-    plan = replace(zarrvec.plan(data.shape, data.dtype, reads=["one frame"], chunks=(1, 4096)), pack_bytes=planned)
+    plan = replace(
+        zarrvec.plan(data.shape, data.dtype, reads=["one frame"], chunks=(1, 4096)), pack_bytes=planned
+    )
     done = zarrvec.rechunk(
         array, f"zarrvec://{tmp_path}/y.zarr" if elsewhere else None, plan, storage_options=options
     )

@@ -106,7 +106,8 @@ def tolerance_of(
         )
     if sample is None:
         raise PlanError(f"{asked}: how much a codec loses is measured on a sample; give sample=.")
-    for name, value in (("max_error", max_error), ("max_recall_loss", max_recall_loss)):
+    bounds: dict[str, object] = {"max_error": max_error, "max_recall_loss": max_recall_loss}
+    for name, value in bounds.items():
         if value is not None and not (isinstance(value, int | float) and 0 <= value < math.inf):
             raise PlanError(f"{name}={value}: expected a number of at least 0.")
     if max_error is None and max_recall_loss is None:

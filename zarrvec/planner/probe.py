@@ -189,9 +189,7 @@ async def _read_rate(
         size = int(min(READ_AT_ONCE_BYTES, affordable)) // connections
         size = min(longest, max(_LEAST_READ_BYTES, size))
         pieces = [(name, at * size, size) for at in range(longest // size) for name, _ in large]
-        reads = [
-            partial(objects.get_range, *pieces[number % len(pieces)]) for number in range(connections)
-        ]
+        reads = [partial(objects.get_range, *pieces[number % len(pieces)]) for number in range(connections)]
         taken = min([await _timed(reads) for _ in range(_TURNS)])
         rate = _rate(connections * size, taken, latency)
         best = max(best, rate)

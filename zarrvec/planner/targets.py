@@ -141,8 +141,9 @@ def target_of(target: "str | Target") -> Target:
     """
     if isinstance(target, Target):
         return target
-    if not isinstance(target, str) or target not in TARGETS:
+    given: object = target
+    if not isinstance(given, str) or given not in TARGETS:
         raise PlanError(
             f"target={target!r}: expected one of {sorted(TARGETS)}, or a Target that `zarrvec.planner.probe` measured."
         )
-    return TARGETS[target]
+    return TARGETS[given]

@@ -207,7 +207,7 @@ def test_what_is_no_plan():
             Plan.from_json(text)
     told = json.loads(zarrvec.plan((100, 8), "f4").to_json())
     for field, value in (("chunks", [0, 8]), ("chunks", [8]), ("chunks", "8"), ("pack_bytes", -1)):
-        with pytest.raises(PlanError, match="is not what Plan.to_json writes"):
+        with pytest.raises(PlanError, match="is not what Plan"):
             Plan.from_json(json.dumps({**told, field: value}))
 
 
