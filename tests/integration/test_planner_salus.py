@@ -84,7 +84,7 @@ def test_a_whole_episode_with_its_metadata():
     repository, _ = repository_of(root)
     requests = run_sync(count_requests(repository.place))
     draw = np.random.default_rng(0)
-    raw = 0
+    raw, values = 0, dict[str, np.ndarray]()
     for number in range(EPISODES):
         values = {name: draw.integers(0, 100, inner).astype(dtypes[name]) for name, inner in shapes.items()}
         raw += sum(value.nbytes for value in values.values())
