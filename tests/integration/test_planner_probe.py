@@ -37,7 +37,9 @@ def test_rate_of_all_connections(proxied_bucket, s3_proxy):
     target = probe(url, storage_options={"s3": proxied_bucket.storage_options}, seconds=4)
     assert time.monotonic() - began < 8
     assert 1e6 < target.connection_bytes_per_second < 3e6
-    assert target.read_bytes_per_second > 12 * target.connection_bytes_per_second
+    assert (
+        target.read_bytes_per_second > 5 * target.connection_bytes_per_second
+    )  # of 8 to 64, on a busy machine too
     stats = s3_proxy.stats()
     assert stats.bytes_in < 36 << 20  # slow places are sent less
     assert stats.total_requests < 450
