@@ -113,6 +113,25 @@ def check_reads(layout, array, requests, pattern):
         assert counted.put == counted.list == 0
 
 
+def test_values_that_stand_in_pages():
+    """Many of them are more than a commit holds: their pages need a pack."""
+    url = f"zarrvec::memory://plan-{uuid.uuid4().hex}"
+    array = zarr.create_array(
+        url,
+        shape=(1200, 100),
+        chunks=(1, 100),
+        dtype="u1",
+        compressors=None,
+        storage_options={"zarrvec": OPTIONS},
+    )
+    repository, _ = repository_of(array)
+    requests = run_sync(count_requests(repository.place))
+    layout = layout_of(((1200, 100), (1, 100), "u1", 16 << 20, (400, None)))
+    assert [(predicted.puts, counted.put) for predicted, counted in filled(layout, array, requests)] == [
+        (2, 2)
+    ] * 3
+
+
 def test_changes_of_what_is_there():
     shape, chunks = (40, 30, 600), (3, 7, 600)
     layout = layout_of((shape, chunks, "u1", 16 << 20, None))

@@ -1,5 +1,7 @@
 """A place is measured in seconds, as it is, and is left as it was."""
 
+import time
+
 import numpy as np
 import pytest
 import zarr
@@ -25,6 +27,22 @@ def test_latency_of_s3(proxied_bucket, s3_proxy):
         url, data=np.array([1, 2]), storage_options={"s3": proxied_bucket.storage_options}
     )
     assert array[1] == 2
+
+
+def test_rate_of_all_connections(proxied_bucket, s3_proxy):
+    """Where each connection has its own bandwidth, many together are as fast as many: the engine reads so."""
+    s3_proxy.configure(ttfb="5", bandwidth=2e6)
+    url = f"zarrvec::{proxied_bucket.url}/probed.zarr"
+    began = time.monotonic()
+    target = probe(url, storage_options={"s3": proxied_bucket.storage_options}, seconds=4)
+    assert time.monotonic() - began < 8
+    assert 1e6 < target.connection_bytes_per_second < 3e6
+    assert (
+        target.read_bytes_per_second > 5 * target.connection_bytes_per_second
+    )  # of 8 to 64, on a busy machine too
+    stats = s3_proxy.stats()
+    assert stats.bytes_in < 36 << 20  # slow places are sent less
+    assert stats.total_requests < 450
 
 
 def test_nothing_is_left(tmp_path):

@@ -5,6 +5,7 @@ times the bytes that the array has at the end: 10.5 times for 20. Of the plan's 
 the plan's a faster codec.
 """
 
+import json
 import uuid
 
 import numpy as np
@@ -59,3 +60,40 @@ def test_recording_episodes():
     predicted = plan.figures.accesses[-1]
     assert planned.written_bytes / EPISODES / predicted.put_bytes < 1.5
     assert planned.put <= EPISODES * predicted.puts
+
+
+def test_a_whole_episode_with_its_metadata():
+    """Images, signals, actions, labels and JSON of an episode land in one commit, and nothing is written twice."""
+    url = f"zarrvec::memory://salus-{uuid.uuid4().hex}"
+    root = zarr.open_group(url, mode="w", storage_options={"zarrvec": {"max_staleness": 600}})
+    shapes = {
+        "images": (STEPS, 3, 28, 28),
+        "signals": (STEPS, 12),
+        "actions": (STEPS, 4),
+        "horizon_labels": (STEPS, 3),
+    }
+    dtypes = {"images": "u1", "signals": "f4", "actions": "f4", "horizon_labels": "i1"}
+    arrays = {}
+    for name, inner in shapes.items():
+        plan = zarrvec.plan(
+            (ALL_EPISODES, *inner), dtypes[name], reads=["one frame", "by episode"], writes=["by episode"]
+        )
+        assert plan.chunks[0] == 1
+        arrays[name] = plan.create(root, name)
+    told = root.create_array("metadata", shape=(ALL_EPISODES,), chunks=(1,), dtype=str)
+    repository, _ = repository_of(root)
+    requests = run_sync(count_requests(repository.place))
+    draw = np.random.default_rng(0)
+    raw, values = 0, dict[str, np.ndarray]()
+    for number in range(EPISODES):
+        values = {name: draw.integers(0, 100, inner).astype(dtypes[name]) for name, inner in shapes.items()}
+        raw += sum(value.nbytes for value in values.values())
+        with zarrvec.transaction(root, message=f"episode {number}"):
+            for name, value in values.items():
+                arrays[name][number] = value
+            told[number] = json.dumps({"episode": number, "success": True, "notes": "x" * 100})
+    assert requests.put <= 2 * EPISODES + 2
+    assert requests.written_bytes < 1.1 * raw
+    assert json.loads(str(told[7]))["episode"] == 7
+    assert np.array_equal(arrays["horizon_labels"][EPISODES - 1], values["horizon_labels"])
+    assert zarrvec.history(root)[0].message == f"episode {EPISODES - 1}"

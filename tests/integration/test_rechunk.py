@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -115,6 +116,38 @@ def test_a_plan(root):
     assert np.array_equal(done.array[...], data)
     with pytest.raises(OptionError, match="the plan decides it"):
         zarrvec.rechunk(done.array, plan=planned, chunks=(1, 64))
+    with pytest.raises(OptionError, match="is for an array of <i4"):
+        zarrvec.rechunk(done.array, plan=zarrvec.plan(data.shape, "i4"))
+    for no_plan in (planned.to_json(), {"chunks": (1, 64)}):
+        with pytest.raises(OptionError, match=r"expected a Plan, .* or of `Plan.from_json`"):
+            zarrvec.rechunk(done.array, plan=no_plan)
+
+
+@pytest.mark.parametrize("opened_with", [16 << 20, 64 << 10])
+@pytest.mark.parametrize("planned", [64 << 10, 8 << 20])
+@pytest.mark.parametrize("elsewhere", [False, True])
+def test_packs_are_those_of_the_plan(tmp_path, opened_with, planned, elsewhere):
+    data = np.random.default_rng(0).integers(0, 256, (256, 4096), dtype="u1")
+    options = {"zarrvec": {"pack_bytes": opened_with, "max_staleness": 600}}
+    url = f"zarrvec://{tmp_path}/x.zarr"
+    array = zarr.create_array(url, data=data, chunks=(256, 16), compressors=None, storage_options=options)
+    there = set((tmp_path / "x.zarr").rglob("*.pack"))
+    plan = replace(
+        zarrvec.plan(data.shape, data.dtype, reads=["one frame"], chunks=(1, 4096)), pack_bytes=planned
+    )
+    done = zarrvec.rechunk(
+        array, f"zarrvec://{tmp_path}/y.zarr" if elsewhere else None, plan, storage_options=options
+    )
+    assert np.array_equal(done.array[...], data)
+    folder = tmp_path / ("y.zarr" if elsewhere else "x.zarr")
+    packs = set(folder.rglob("*.pack")) - there
+    value = plan.chunks[0] * plan.chunks[1] + 4
+    count = -(-data.nbytes // (max(1, planned // value) * (value - 4)))
+    assert count <= len(packs) <= count + 1  # one more with the record, or what is left
+    assert max(path.stat().st_size for path in packs) <= max(planned, value) + 8192
+    done.array[...] = data  # as the store was opened
+    largest = max(path.stat().st_size for path in set(folder.rglob("*.pack")) - packs - there)
+    assert (largest > 100_000) == (opened_with > 100_000)
 
 
 def test_searches_stay_right(root):

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 import zarrvec
 from zarrvec.adapt.accesses import accesses_of
 from zarrvec.cli.app import app
-from zarrvec.errors import OptionError, PlanError
+from zarrvec.errors import NotAStoreError, OptionError, PlanError
 from zarrvec.layout.trace import ArrayTrace, Counts, Shape
 
 SAMPLE = 1 << 16
@@ -83,6 +83,12 @@ def test_nothing_was_traced(root, tmp_path):
         zarrvec.replan(root.create_group("other"), trace=tmp_path / "trace.json")
 
 
+def test_a_plain_store(tmp_path):
+    zarr.create_array(str(tmp_path / "plain.zarr"), data=np.zeros(4))
+    with pytest.raises(NotAStoreError, match="holds plain Zarr"):
+        zarrvec.replan(str(tmp_path / "plain.zarr"))
+
+
 def test_what_can_not_be_planned_is_named(root):
     root.create_array("words", shape=(10,), chunks=(5,), dtype=str)[:] = np.array(["a"] * 10, dtype=object)
     _ = root["words"][0]
@@ -96,6 +102,9 @@ def test_what_can_not_be_planned_is_named(root):
     assert "not planned" in str(advice)
     with pytest.raises(PlanError):
         zarrvec.replan(root["words"])
+    for wrong in ({"objective": "joy"}, {"seed": -1}, {"target": "tape"}):
+        with pytest.raises(PlanError, match=next(iter(wrong))):
+            zarrvec.replan(root, **wrong)
 
 
 def test_of_what_accesses_a_trace_tells():

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from zarrvec.layout.trace import ArrayTrace, Counts, Shape
-from zarrvec.planner.access import Access
+from zarrvec.planner.access import MOST_PICKED, Access
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,7 +55,8 @@ def _access(traced: Shape, counts: Counts, shape: Sequence[int]) -> Access | Non
     if traced.scattered:
         axis = max(traced.scattered, key=lambda each: (cells[each], shape[each]))
         points = len(traced.scattered) == len(shape) and max(cells) == 1
-        blocks = max(1, round(counts.boxes / counts.operations)) if points else cells[axis]
+        points_of_one = max(1, round(counts.boxes / counts.operations))
+        blocks = min(points_of_one, MOST_PICKED * shape[axis]) if points else cells[axis]
         cells[axis] = 1
     lengths = tuple(
         None if taken == length and not (blocks and at == axis) else taken

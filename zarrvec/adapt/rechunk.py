@@ -3,9 +3,10 @@
 import operator
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from dataclasses import dataclass, replace
+from typing import Any, Final
 
+import numpy as np
 import zarr
 from zarr.core.sync import sync
 from zarr.storage import FsspecStore, LocalStore, StorePath
@@ -21,12 +22,10 @@ from zarrvec.engine.version import View
 from zarrvec.errors import OptionError, ReadOnlyError, TransactionError
 from zarrvec.faces.store import ZarrVecStore
 from zarrvec.faces.targets import open_store, repository_and_key
+from zarrvec.planner.plan import Plan
 from zarrvec.repository import Repository
 from zarrvec.search.build import Progress
 from zarrvec.search.progress import progress_of
-
-if TYPE_CHECKING:
-    from zarrvec.planner.plan import Plan
 
 MEMORY_BYTES: Final = 512 << 20
 
@@ -51,7 +50,7 @@ class Rechunked:
 def rechunk(
     source: AnyArray | str,
     destination: Any = None,
-    plan: "Plan | None" = None,
+    plan: Plan | None = None,
     *,
     chunks: Sequence[int] | str = KEEP,
     shards: Sequence[int] | str | None = KEEP,
@@ -82,14 +81,16 @@ def rechunk(
         Where the copy lies, as zarr takes stores: the URL of the array, a `zarr.storage.StorePath`, a store. None rewrites
         the array in place, which takes a zarrvec store.
     plan
-        Chunks and codecs, from `zarrvec.plan` or `zarrvec.replan`.
+        Chunks and codecs, from `zarrvec.plan` or `zarrvec.replan`; and `Plan.pack_bytes`, for the packs that this call writes.
+        Whatever the store is opened with, that is: an array whose chunks and codecs are the plan's already is left as it is,
+        and what is written later goes into packs of the size that its store is opened with.
     chunks, shards, filters, compressors, serializer
         The same one by one, as `zarr.create_array` takes them; ``"keep"`` is what the array has.
     overwrite
         Whether what is at the destination may be replaced.
     memory_bytes
         Bound on the decoded cells held at once. Besides these a zarrvec store holds packs on their way, up to six times
-        its ``pack_bytes``, and some hundred bytes for each chunk. Where chunks of both kinds cross one another and a block
+        its ``pack_bytes`` or the plan's, and some hundred bytes for each chunk. Where chunks of both kinds cross one another and a block
         of them doesn't fit, chunks of the source are read more than once.
     message
         Why; kept in the history.
@@ -125,7 +126,9 @@ def rechunk(
     """
     started = time.monotonic()
     _check_memory(memory_bytes)
-    place = _source(source, storage_options)
+    array = _source(source, storage_options)
+    place = array.store_path
+    _check_plan(plan, array)
     found = repository_and_key(place.store, place.path)
     codecs = {"filters": filters, "compressors": compressors, "serializer": serializer}
     wanted = _wanted(plan, chunks, shards, codecs)
@@ -170,9 +173,10 @@ def rechunk(
         if place.store.read_only and not isinstance(source, str):
             raise ReadOnlyError(f"{place}: the array was opened read-only; open it with mode='a' or 'r+'.")
     repository.check_writable()
+    written = repository.place if plan is None else replace(repository.place, pack_bytes=plan.pack_bytes)
     with progress_of(progress) as report:
         job = Job(
-            repository=Repository(repository.place, trace=False),
+            repository=Repository(written, trace=False),
             path=path,
             wanted=wanted,
             memory_bytes=memory_bytes,
@@ -183,6 +187,8 @@ def rechunk(
             report=report,
         )
         job.run()
+    if written != repository.place:  # then another engine has committed: the caller's looks for it
+        run_sync(repository.begin_transaction())
     return Rechunked(
         array=zarr.open_array(StorePath(ZarrVecStore(repository), path), mode="r+"),
         commit=job.commit,
@@ -204,8 +210,22 @@ def _check_memory(memory_bytes: object) -> None:
         raise OptionError(f"memory_bytes={memory_bytes!r}: expected a number of bytes.")
 
 
+def _check_plan(plan: object, source: AnyArray) -> None:
+    if plan is None:
+        return
+    if not isinstance(plan, Plan):
+        raise OptionError(
+            f"plan={plan!r}: expected a Plan, of `zarrvec.plan`, of `zarrvec.replan(...)[path].plan` or of `Plan.from_json`."
+        )
+    kind = np.dtype(source.dtype)
+    if np.dtype(plan.dtype).newbyteorder("=") != kind.newbyteorder("="):
+        raise OptionError(
+            f"plan: is for an array of {plan.dtype}, and {source.store_path} has {kind.str}; plan for that."
+        )
+
+
 def _wanted(
-    plan: "Plan | None",
+    plan: Plan | None,
     chunks: Sequence[int] | str,
     shards: Sequence[int] | str | None,
     codecs: dict[str, Any],
@@ -242,12 +262,12 @@ def _lengths(name: str, given: Any) -> tuple[int, ...]:
     return lengths
 
 
-def _source(source: AnyArray | str, storage_options: dict[str, Any] | None) -> StorePath:
+def _source(source: AnyArray | str, storage_options: dict[str, Any] | None) -> AnyArray:
     if isinstance(source, str):
         source = zarr.open_array(source, mode="r", storage_options=storage_options)
     if not isinstance(source, zarr.Array):
         raise OptionError(f"source={source!r}: expected a zarr array, or the URL of one.")
-    return source.store_path
+    return source
 
 
 def _destination(destination: Any, storage_options: dict[str, Any] | None) -> StorePath:

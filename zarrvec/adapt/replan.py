@@ -18,6 +18,7 @@ from zarrvec.adapt.advice import ArrayReplanned, Replanned, Rewrite
 from zarrvec.adapt.rechunk import MEMORY_BYTES
 from zarrvec.adapt.target import data_type_of
 from zarrvec.codecs.registry import Candidate
+from zarrvec.engine.bridge import run_sync
 from zarrvec.errors import OptionError, PlanError
 from zarrvec.faces.store import ZarrVecStore
 from zarrvec.faces.targets import repository_of
@@ -31,7 +32,7 @@ from zarrvec.planner.cost import dollars_of, seconds_of
 from zarrvec.planner.estimating import estimate
 from zarrvec.planner.layout import Coding, Layout
 from zarrvec.planner.measuring import _coded, _tried, blocks_of
-from zarrvec.planner.planning import filling, patterns_of, plan
+from zarrvec.planner.planning import check_scales, filling, patterns_of, plan
 from zarrvec.planner.targets import Machine, Target, target_of
 from zarrvec.planner.weighing import Objective, Scales
 from zarrvec.repository import Repository
@@ -80,9 +81,11 @@ def replan(
     Raises
     ------
     OptionError
-        If nothing was traced, or the source is not on a zarrvec store.
+        If nothing was traced.
+    NotAStoreError
+        If the source is not on a zarrvec store.
     PlanError
-        If there is but one array, and it can't be planned.
+        If there is but one array, and it can't be planned; or an option is none of its kind.
 
     Examples
     --------
@@ -97,10 +100,12 @@ def replan(
     >>> advice.worth, advice.chunks, advice.plan.chunks[0] < 200
     (True, (200, 64, 64), True)
     """
+    check_scales(objective, calls_per_month, machine, seed)
     repository, path = repository_of(source, storage_options)
     told = traced(source, storage_options) if trace is None else below(Trace.of(trace), path)
     arrays = {name: known for name, known in sorted(told.arrays.items()) if not _is_ours(name)}
     if not arrays:
+        run_sync(repository.version())  # if it is no zarrvec store, that is what to say
         raise OptionError(_nothing(repository, path, asked=trace is not None))
     store = ZarrVecStore(Repository(repository.place, at=repository.at, trace=False), read_only=True)
     planned: list[ArrayReplanned] = []

@@ -31,7 +31,9 @@ def rechunk(
     plan: Annotated[
         Path | None,
         typer.Option(
-            "--plan", metavar="FILE", help="Chunks and codecs, from `plan --json` or `replan --json`."
+            "--plan",
+            metavar="FILE",
+            help="Chunks, codecs and size of packs, from `plan --json` or `replan --json`.",
         ),
     ] = None,
     to: Annotated[

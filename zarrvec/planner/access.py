@@ -7,7 +7,9 @@ import math
 from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass
 from types import EllipsisType
-from typing import Final, Literal, TypeAlias
+from typing import Final, Literal, TypeAlias, TypeGuard
+
+import numpy as np
 
 from zarrvec.errors import PlanError
 
@@ -17,6 +19,8 @@ Extent: TypeAlias = int | slice | EllipsisType | None
 
 KINDS: Final = ("read", "write")
 STARTS: Final = ("anywhere", "aligned")
+MOST_PICKED: Final = 64
+"""One call takes scattered blocks of at most this many times the cells of their axis: more take all cells anyway."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,9 +138,9 @@ class Pattern:
         )
 
 
-def is_whole(value: object) -> bool:
-    """Return whether a value is a whole number, and no boolean."""
-    return isinstance(value, int) and not isinstance(value, bool)
+def is_whole(value: object) -> TypeGuard[int]:
+    """Return whether a value is a whole number, perhaps one of numpy, and no boolean."""
+    return isinstance(value, int | np.integer) and not isinstance(value, bool)
 
 
 def is_positive(value: object) -> bool:
@@ -174,6 +178,11 @@ def resolve(access: Access, shape: Sequence[int]) -> Pattern:
     axis = access.axis + len(shape) if access.axis < 0 else access.axis
     if access.scattered and not 0 <= axis < len(shape):
         raise PlanError(f"access {called}: axis={access.axis}, the array has {len(shape)} axes.")
+    if access.scattered and access.scattered * lengths[axis] > MOST_PICKED * shape[axis]:
+        raise PlanError(
+            f"access {called}: takes {access.scattered} scattered blocks along axis {axis}, which has {shape[axis]} cells; "
+            f"expected no more than {MOST_PICKED} times as many, or None for all cells."
+        )
     if access.scattered and starts[axis] is not None and lengths[axis] != shape[axis]:
         raise PlanError(
             f"access {called}: can't be scattered along axis {axis}, where it takes a fixed slice."
@@ -186,7 +195,7 @@ def resolve(access: Access, shape: Sequence[int]) -> Pattern:
         lengths=tuple(lengths),
         starts=tuple(starts),
         aligned=(access.start or ("aligned" if access.kind == "write" else "anywhere")) == "aligned",
-        scattered=access.scattered,
+        scattered=int(access.scattered),
         axis=axis if access.scattered else 0,
     )
 
@@ -206,7 +215,7 @@ def _placed(extent: Extent, size: int, axis: int, called: str) -> tuple[int | No
         raise PlanError(
             f"access {called}: takes {extent} cells along axis {axis}, which has {size}; use None for all of them."
         )
-    return (0 if extent == size else None), extent
+    return (0 if extent == size else None), int(extent)
 
 
 def _spelled(shape: tuple[object, ...]) -> str:

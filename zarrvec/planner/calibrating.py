@@ -64,6 +64,10 @@ _TRIALS: Final = (
     ),
     _Trial(shape=(1024, 1024), dtype="f4", chunks=(2, 1024), codec="zstd-1", write=128, reads=(_FULL,)),
     _Trial(
+        shape=(16, 1024, 16), dtype="u1", chunks=(4, 64, 4), codec="raw", write=16,
+        reads=(Access("read", (1, ...), scattered=4),),
+    ),
+    _Trial(
         shape=(8, 1 << 20), dtype="u1", chunks=(2, 1 << 20), codec="raw", write=8,
         reads=(_FULL, Access("read", (1, None)), Access("read", (None, 1))),
     ),

@@ -40,14 +40,14 @@ def seconds_of(work: Work, layout: Layout, target: Target, machine: Machine) -> 
     >>> layout = Layout(shape=(10, 1000), itemsize=8, chunks=(1, 1000))
     >>> work = Work(gets=1, get_bytes=8000, chunks_decoded=1)
     >>> round(seconds_of(work, layout, TARGETS["s3"], Machine()).total, 4)
-    0.0214
+    0.0212
     """
     ours = layout.store == "zarrvec"
     fetch = _transfer(
         work.gets,
         work.get_bytes,
         latency=target.get_seconds,
-        at_once=min(CONCURRENCY if ours else PLAIN_CONCURRENCY, target.concurrency),
+        at_once=CONCURRENCY if ours else PLAIN_CONCURRENCY,
         total_rate=target.read_bytes_per_second,
         target=target,
     )
@@ -58,7 +58,7 @@ def seconds_of(work: Work, layout: Layout, target: Target, machine: Machine) -> 
         puts,
         work.put_bytes,
         latency=target.put_seconds,
-        at_once=min(IN_FLIGHT if ours else PLAIN_CONCURRENCY, target.concurrency),
+        at_once=IN_FLIGHT if ours else PLAIN_CONCURRENCY,
         total_rate=target.write_bytes_per_second,
         target=target,
     )
@@ -86,8 +86,8 @@ def _transfer(
 ) -> float:
     if requests <= 0:
         return 0.0
+    waves = max(1.0, requests / min(at_once, target.concurrency))
     side_by_side = max(1.0, min(at_once, requests))
-    waves = max(1.0, requests / at_once)
     rate = min(total_rate, side_by_side * target.connection_bytes_per_second)
     return latency * waves + max(size / rate, requests * target.request_cpu_seconds)
 

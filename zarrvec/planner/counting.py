@@ -90,6 +90,7 @@ def count_call(layout: Layout, pattern: Pattern, spans: Sequence[Int64 | Span], 
             wanted_bytes=wanted,
             runs=runs,
             picked_cells=cells if pattern.scattered else 0,
+            picked_lines=len(index[pattern.axis]) if pattern.scattered else 0,
         )
     partial = ~_complete(layout, spans, index)
     there = partial & _written_before(layout, index, number) if number >= 0 else partial

@@ -43,6 +43,7 @@ def reading(work: Work, layout: Layout, speedup: float) -> Effort:
     amounts = {"chunk_read_seconds": chunks, "stored_read_seconds": stored}
     if not changes:
         amounts |= {
+            "line_pick_seconds": work.picked_lines,
             "chunk_pick_seconds": chunks if work.picked_cells else 0,
             "place_seconds": work.wanted_bytes / side_by_side,
             "run_seconds": work.runs / side_by_side,
@@ -60,8 +61,8 @@ def writing(work: Work, layout: Layout, speedup: float) -> Effort:
     Examples
     --------
     >>> layout = Layout(shape=(10, 1000), itemsize=8, chunks=(1, 1000))
-    >>> writing(Work(chunks_encoded=2, wanted_bytes=16000, runs=2), layout, 2).amounts["check_seconds"]
-    2000.0
+    >>> writing(Work(chunks_encoded=2, wanted_bytes=16000, runs=2), layout, 2).amounts["merge_seconds"]
+    16000.0
     """
     chunks = work.chunks_encoded
     decoded = chunks * layout.chunk_bytes
@@ -73,7 +74,6 @@ def writing(work: Work, layout: Layout, speedup: float) -> Effort:
             "chunk_write_seconds": chunks,
             "stored_write_seconds": chunks * layout.value_bytes,
             "merge_seconds": decoded / side_by_side,
-            "check_seconds": decoded / layout.itemsize / side_by_side,
             "run_seconds": work.runs / side_by_side,
         }
         if chunks

@@ -42,6 +42,7 @@ def estimate(layout: Layout, pattern: Pattern) -> Work:
             wanted_bytes=wanted,
             runs=layout.runs(pattern, pattern.cells),
             picked_cells=pattern.cells if pattern.scattered else 0,
+            picked_lines=along[pattern.axis] if pattern.scattered else 0,
         )
     calls = _calls(pattern)
     if pattern.fills:

@@ -91,7 +91,7 @@ class Layout:
         run = 1
         for chunk, length in zip(reversed(self.chunks), reversed(pattern.lengths), strict=True):
             run *= min(chunk, length)
-            if pattern.scattered or (chunk != length and run > 1):
+            if run > 1 and (pattern.scattered or chunk != length):
                 break
         return cells / run
 
@@ -118,6 +118,8 @@ class Work:
     """Pieces that wanted cells are copied in, each by one loop of numpy."""
     picked_cells: float = 0.0
     """Cells that are taken one by one, since blocks are scattered."""
+    picked_lines: float = 0.0
+    """Chunks along the axis of scattered blocks, for each of which zarr works out what is taken of it."""
 
     def plus(self, other: "Work", *, times: float = 1.0) -> "Work":
         """Return the sum, the other one so many times.
@@ -138,4 +140,5 @@ class Work:
             wanted_bytes=self.wanted_bytes + times * other.wanted_bytes,
             runs=self.runs + times * other.runs,
             picked_cells=self.picked_cells + times * other.picked_cells,
+            picked_lines=self.picked_lines + times * other.picked_lines,
         )

@@ -4,7 +4,7 @@ Source: ``specs/planner.md``, section "Limits".
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from zarrvec.errors import PlanError
-from zarrvec.planner.access import Pattern, is_whole
+from zarrvec.planner.access import Pattern, is_positive, is_whole
 from zarrvec.planner.records import Figures
 from zarrvec.planner.shapes import Chunks
 
@@ -27,6 +27,15 @@ class Limits:
     max_chunk_bytes: int
     memory_bytes: int | None
     max_objects: int | None
+
+    def __post_init__(self) -> None:
+        """Refuse what is no number."""
+        for name in ("max_chunk_bytes", "memory_bytes", "max_objects"):
+            value = getattr(self, name)
+            if value is None and name != "max_chunk_bytes":
+                continue
+            if not is_positive(value):
+                raise PlanError(f"{name}={value!r}: expected a positive number.")
 
     def broken_by(self, figures: Figures) -> str:
         """Return which limit a layout breaks, empty if none."""
@@ -63,12 +72,11 @@ def checked(shape: Sequence[int], dtype: npt.DTypeLike) -> tuple[tuple[int, ...]
         )
     if kind.fields is not None:
         raise PlanError(f"dtype={kind}: has fields; plan an array for each of them.")
-    given: object = shape
-    lengths: tuple[Any, ...] = tuple(shape) if isinstance(given, Sequence) else (given,)
+    lengths = _lengths(shape)
     if not lengths:
         raise PlanError("shape=(): an array without axes is one chunk, there is nothing to plan.")
     for axis, size in enumerate(lengths):
-        if not (is_whole(size) or isinstance(size, np.integer)) or size < 1:
+        if not is_whole(size) or size < 1:
             raise PlanError(
                 f"shape={lengths}: axis {axis} has {size!r} cells; expected at least 1. Of an array that grows, give the shape it is "
                 "expected to have."
@@ -76,12 +84,17 @@ def checked(shape: Sequence[int], dtype: npt.DTypeLike) -> tuple[tuple[int, ...]
     return tuple(int(size) for size in lengths), kind
 
 
+def _lengths(given: object) -> tuple[Any, ...]:
+    """Return what was given as lengths, which one number may be too."""
+    return tuple(given) if isinstance(given, Iterable) and not isinstance(given, str) else (given,)
+
+
 def _axis_number(axis: int | str, ndim: int, axes: Sequence[str] | None, option: str) -> int:
     if isinstance(axis, str):
         if not axes or axis not in axes:
             raise PlanError(f"{option}: no axis is called {axis!r}; axes={list(axes or [])}.")
         return list(axes).index(axis)
-    if not -ndim <= axis < ndim:
+    if not is_whole(axis) or not -ndim <= axis < ndim:
         raise PlanError(f"{option}: there is no axis {axis}, the array has {ndim}.")
     return axis % ndim
 
@@ -109,11 +122,15 @@ def held_lengths(
     """
     ndim = len(shape)
     held: dict[int, int] = {}
+    if fixed is not None and not isinstance(fixed, Mapping):
+        raise PlanError(f"fixed={fixed!r}: expected chunk lengths by axis, such as {{0: 1}}.")
+    if whole_axes is not None and (isinstance(whole_axes, str) or not isinstance(whole_axes, Iterable)):
+        raise PlanError(f"whole_axes={whole_axes!r}: expected axes, such as (-1,).")
     for axis, length in (fixed or {}).items():
         number = _axis_number(axis, ndim, axes, f"fixed={dict(fixed or {})}")
         if not is_whole(length) or not 1 <= length <= shape[number]:
             raise PlanError(f"fixed: {length!r} along axis {axis!r}; expected 1 to {shape[number]} cells.")
-        held[number] = length
+        held[number] = int(length)
     if whole_axes is not None:
         for axis in whole_axes:
             number = _axis_number(axis, ndim, axes, f"whole_axes={tuple(whole_axes)}")
@@ -153,9 +170,9 @@ def own_chunks(chunks: Sequence[int] | None, shape: tuple[int, ...]) -> Chunks |
     """
     if chunks is None:
         return None
-    own = tuple(chunks)
+    own = _lengths(chunks)
     if len(own) != len(shape) or not all(is_whole(chunk) and chunk > 0 for chunk in own):
         raise PlanError(
-            f"chunks={own}: expected {len(shape)} lengths of at least 1, one for each axis of {shape}."
+            f"chunks={chunks!r}: expected {len(shape)} lengths of at least 1, one for each axis of {shape}."
         )
-    return own
+    return tuple(int(chunk) for chunk in own)

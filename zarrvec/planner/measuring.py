@@ -24,7 +24,7 @@ SAMPLE_BYTES: Final = 4 << 20
 """Of the sample, as much as this is encoded by each candidate, or one block if that is larger."""
 BLOCK_BYTES: Final = 16 << 20
 """A larger block is cut."""
-REPEATS: Final = 2
+REPEATS: Final = 3
 LOSSY_PART: Final = 0.01
 """Of the range of the sample: how far off values may be where lossy codecs are allowed without saying how far."""
 RECALL_HITS: Final = 10
@@ -106,8 +106,9 @@ def tolerance_of(
         )
     if sample is None:
         raise PlanError(f"{asked}: how much a codec loses is measured on a sample; give sample=.")
-    for name, value in (("max_error", max_error), ("max_recall_loss", max_recall_loss)):
-        if value is not None and not 0 <= value < math.inf:
+    bounds: dict[str, object] = {"max_error": max_error, "max_recall_loss": max_recall_loss}
+    for name, value in bounds.items():
+        if value is not None and not (isinstance(value, int | float) and 0 <= value < math.inf):
             raise PlanError(f"{name}={value}: expected a number of at least 0.")
     if max_error is None and max_recall_loss is None:
         finite = sample[np.isfinite(sample)]

@@ -134,9 +134,11 @@ def packs_of_write(layout: Layout, chunks: int) -> int:
     >>> layout = Layout(shape=(100,), itemsize=1 << 20, chunks=(1,))
     >>> packs_of_write(layout, 100), packs_of_write(Layout(shape=(9,), itemsize=8, chunks=(9,)), 1)
     (7, 0)
+    >>> packs_of_write(Layout(shape=(400, 100), itemsize=1, chunks=(1, 100)), 400)  # one, with the pages that hold them
+    1
     """
     if chunks * layout.value_bytes <= TINY_COMMIT_BYTES or layout.value_bytes <= INLINE_BYTES:
-        return 0
+        return int(chunks * (layout.value_bytes + KEY_BYTES + _ENTRY_BYTES) > DELTA_BYTES)
     per_pack = max(1, layout.pack_bytes // (layout.value_bytes + CRC_BYTES))
     packs, rest = divmod(chunks, per_pack)
     return packs + (rest > 0 and not (packs and rest * layout.value_bytes <= TINY_COMMIT_BYTES))

@@ -74,6 +74,11 @@ class Plan:
     def create(self, store: Any, name: str | None = None, **options: Any) -> "zarr.Array[Any]":
         """Create the array.
 
+        The size of packs is an option of whoever writes (``storage_options["zarrvec"]["pack_bytes"]``), not of an array. Given a
+        URL of a zarrvec store, what is written through the array returned goes into packs of `pack_bytes`, unless
+        ``storage_options`` say otherwise. A group or a store is open already, and writes packs as it was opened; so does
+        whoever opens the array later.
+
         Parameters
         ----------
         store
@@ -113,6 +118,11 @@ class Plan:
         if taken := sorted(decided & options.keys()):
             raise PlanError(f"{taken[0]}={options[taken[0]]!r}: is decided by the plan; leave it out.")
         in_group = isinstance(store, zarr.Group)
+        if in_group and options.get("zarr_format") not in (None, store.metadata.zarr_format):
+            raise PlanError(
+                f"zarr_format={options['zarr_format']}: the group has format {store.metadata.zarr_format}, and so have arrays "
+                "in it; leave it out."
+            )
         zarr_format: Literal[2, 3] = options.get("zarr_format") or (
             store.metadata.zarr_format if in_group else 3
         )
@@ -154,7 +164,7 @@ class Plan:
         Raises
         ------
         OptionError
-            If matplotlib isn't installed.
+            If matplotlib isn't installed, or saves no pictures of that suffix.
         """
         return plotted(self.choices, f"{self._heading()[0]}\n{self._heading()[1]}", path)
 
@@ -185,9 +195,15 @@ class Plan:
             version = fields.pop("version", None)
             if version != JSON_VERSION:
                 raise PlanError(f"plan: version {version!r}; this zarrvec reads version {JSON_VERSION}.")
-            return msgspec.convert(fields, cls)
+            plan = msgspec.convert(fields, cls)
         except (msgspec.MsgspecError, AttributeError, TypeError) as error:
             raise PlanError(f"plan: is not what Plan.to_json writes ({error}).") from error
+        if len(plan.chunks) != len(plan.shape) or min(plan.chunks, default=0) < 1 or plan.pack_bytes < 1024:
+            raise PlanError(
+                f"plan: is not what Plan.to_json writes (chunks {plan.chunks} of an array {plan.shape}, packs of "
+                f"{plan.pack_bytes} bytes)."
+            )
+        return plan
 
     def _heading(self) -> tuple[str, str]:
         shape = "x".join(map(str, self.shape))

@@ -4,7 +4,7 @@ Source: ``specs/planner.md``.
 """
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from zarrvec.errors import PlanError
 from zarrvec.layout.packing import PACK_BYTES
-from zarrvec.planner.access import Pattern, resolve
+from zarrvec.planner.access import Access, Pattern, is_positive, is_whole, resolve
 from zarrvec.planner.coding import DEFAULT_CODEC, coding_of
 from zarrvec.planner.layout import Layout
 from zarrvec.planner.limits import Limits, checked, held_lengths, own_chunks
@@ -122,8 +122,7 @@ def plan(
     (1, (3, 224, 224))
     """
     lengths, kind = checked(shape, dtype)
-    if objective not in OBJECTIVES:
-        raise PlanError(f"objective={objective!r}: expected one of {OBJECTIVES}.")
+    check_scales(objective, calls_per_month, machine, seed)
     patterns = patterns_of(lengths, reads, writes, axes)
     fill = filling(patterns)
     limits = Limits(max_chunk_bytes=max_chunk_bytes, memory_bytes=memory_bytes, max_objects=max_objects)
@@ -169,12 +168,32 @@ def plan(
     )
 
 
+def check_scales(objective: object, calls_per_month: object, machine: object, seed: object) -> None:
+    """Refuse options by which nothing can be weighed.
+
+    Raises
+    ------
+    PlanError
+        If one of them is none of its kind.
+    """
+    if objective not in OBJECTIVES:
+        raise PlanError(f"objective={objective!r}: expected one of {OBJECTIVES}.")
+    if calls_per_month != 0 and not is_positive(calls_per_month):
+        raise PlanError(f"calls_per_month={calls_per_month!r}: expected a number of at least 0.")
+    if machine is not None and not isinstance(machine, Machine):
+        raise PlanError(
+            f"machine={machine!r}: expected a Machine, such as `zarrvec.planner.calibrating.calibrated_machine` measures."
+        )
+    if not is_whole(seed) or seed < 0:
+        raise PlanError(f"seed={seed!r}: expected a whole number of at least 0.")
+
+
 def patterns_of(
     shape: tuple[int, ...], reads: Sequence[Asked], writes: Sequence[Asked], axes: Sequence[str] | None
 ) -> tuple[Pattern, ...]:
     """Return all accesses, with weights that add up to 1."""
     for name, given in (("reads", reads), ("writes", writes)):
-        if isinstance(given, str):
+        if isinstance(given, str | Access) or not isinstance(given, Iterable):
             raise PlanError(f"{name}={given!r}: expected a list of accesses, such as [{given!r}].")
     accesses = [access_of(asked, "read", len(shape), axes) for asked in reads]
     accesses += [access_of(asked, "write", len(shape), axes) for asked in writes]

@@ -23,15 +23,19 @@ def plotted(choices: Sequence[Choice], title: str, path: str | Path | None) -> A
     Raises
     ------
     OptionError
-        If matplotlib isn't installed.
+        If matplotlib isn't installed, or saves no pictures of that suffix.
     """
     try:
+        from matplotlib.backend_bases import FigureCanvasBase
         from matplotlib.figure import Figure
     except ImportError as error:
         raise OptionError(
             "Plan.plot: needs matplotlib, which is not installed; pip install 'zarrvec[plot]'."
         ) from error
     accesses = choices[0].figures.accesses
+    kinds = FigureCanvasBase.get_supported_filetypes()
+    if path is not None and Path(path).suffix.removeprefix(".").lower() not in kinds:
+        raise OptionError(f"Plan.plot: {path}: expected a file name that ends in one of {sorted(kinds)}.")
     figure = Figure(figsize=(8, 1.2 + len(accesses) * (0.6 + 0.3 * len(choices))), layout="constrained")
     figure.suptitle(title, fontsize=9)
     panels = figure.subplots(len(accesses), 1, squeeze=False)[:, 0]
@@ -48,7 +52,7 @@ def plotted(choices: Sequence[Choice], title: str, path: str | Path | None) -> A
         panel.set_title(f"{access.kind} {access.name}, {access.weight:.0%}", fontsize=9)
         panel.tick_params(labelsize=8)
     panels[-1].set_xlabel("seconds a call")
-    panels[0].legend(fontsize=8)
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=5, fontsize=8)
     if path is not None:
         figure.savefig(path)
     return figure

@@ -1,6 +1,8 @@
 """How long is a request to a place, and how fast are bytes, now and from here?
 
-Takes a few seconds, writes at most about 32 MiB below ``refs/probe/`` in the place, and deletes it again.
+Takes a few seconds, writes at most about 32 MiB below ``refs/probe/`` in the place, and deletes it again. Of large reads as
+many are sent at once as the engine's longest read has, 64 MiB in 8 requests, since fewer can't show what a place gives; more
+only while each is still as fast as one alone.
 
 Source: ``specs/planner.md``, section "Probe".
 """
@@ -19,6 +21,7 @@ from typing import Any, Final
 from zarrvec.engine.bridge import run_sync
 from zarrvec.engine.engine import PROBE_PREFIX, Place
 from zarrvec.errors import OptionError
+from zarrvec.faces.pipeline import SLICE_BYTES
 from zarrvec.faces.targets import repository_of
 from zarrvec.objects.opening import LOCAL_PROTOCOLS, open_objects
 from zarrvec.objects.protocol import Closable, Objects
@@ -26,21 +29,33 @@ from zarrvec.planner.targets import TARGETS, Target
 
 SMALL_BYTES: Final = 4 << 10
 LARGE_BYTES: Final = 8 << 20
+"""Of a large object, where so much is written in a tenth of the time."""
 SMALL_TRIES: Final = 10
 LARGE_OBJECTS: Final = 4
 WAVE: Final = 64
 """Small reads that are sent at once to see how many go on side by side."""
+CONNECTIONS: Final = (8, 16, 32, 64)
+"""Large reads that are sent at once; more only where so many are each still as fast as one alone."""
+FREE_PART: Final = 0.85
+"""Reads that are less fast than this part of what so many alone would be hold one another up."""
+READ_AT_ONCE_BYTES: Final = SLICE_BYTES
+"""Of all large reads together, as much as the engine has on its way."""
+_LEAST_READ_BYTES: Final = 256 << 10
+_TURNS: Final = 2
+"""Of large reads at once; the first may wait for connections."""
 _PRICES: Final = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Seconds:
+class _Measured:
     small_get: float
     small_put: float
-    large_get: float
-    large_gets: float
+    connection_bytes_per_second: float
+    """Of one large read."""
+    read_bytes_per_second: float
+    """Of many at once."""
+    write_bytes_per_second: float
     """Of all large objects at once."""
-    large_puts: float
     wave: float
     cpu: float
     """Of the processor, for a request of the wave."""
@@ -82,27 +97,24 @@ def probe(url: str, *, storage_options: dict[str, Any] | None = None, seconds: f
     return target_from(place, run_sync(_measured(place, seconds)))
 
 
-def target_from(place: Place, measured: _Seconds) -> Target:
+def target_from(place: Place, measured: _Measured) -> Target:
     """Return what a cost model takes from what was measured."""
     base = TARGETS[_PRICES.get(place.protocol, "local")]
-    one = LARGE_BYTES / max(1e-6, measured.large_get - measured.small_get)
-    together = LARGE_OBJECTS * LARGE_BYTES / max(1e-6, measured.large_gets - measured.small_get)
-    puts = LARGE_OBJECTS * LARGE_BYTES / max(1e-6, measured.large_puts - measured.small_put)
     side_by_side = WAVE * measured.small_get / max(measured.wave, 1e-6)
     return replace(
         base,
         name=place.name,
         get_seconds=measured.small_get,
         put_seconds=measured.small_put,
-        connection_bytes_per_second=one,
-        read_bytes_per_second=max(one, together),
-        write_bytes_per_second=puts,
+        connection_bytes_per_second=measured.connection_bytes_per_second,
+        read_bytes_per_second=measured.read_bytes_per_second,
+        write_bytes_per_second=measured.write_bytes_per_second,
         concurrency=max(1, min(WAVE, round(side_by_side))),
         request_cpu_seconds=measured.cpu,
     )
 
 
-async def _measured(place: Place, seconds: float) -> _Seconds:
+async def _measured(place: Place, seconds: float) -> _Measured:
     objects = open_objects(place.protocol, place.root, place.options, backend=place.backend, sync=place.sync)
     prefix = f"{PROBE_PREFIX}plan-{secrets.token_hex(8)}-"
     written: list[str] = []
@@ -130,7 +142,7 @@ def _new_folders(place: Place) -> list[Path]:
     return [folder for folder in (inner, *inner.parents) if not folder.exists()]
 
 
-async def _requests(objects: Objects, prefix: str, written: list[str], seconds: float) -> _Seconds:
+async def _requests(objects: Objects, prefix: str, written: list[str], seconds: float) -> _Measured:
     ends = time.perf_counter() + seconds
     noise = secrets.token_bytes(1 << 20)
 
@@ -143,23 +155,52 @@ async def _requests(objects: Objects, prefix: str, written: list[str], seconds: 
     put = await _median(lambda: objects.put(small, noise[:SMALL_BYTES]), SMALL_TRIES // 2, ends)
     await objects.get_range(small, 0, SMALL_BYTES)
     get = await _median(lambda: objects.get_range(small, 0, SMALL_BYTES), SMALL_TRIES, ends)
-    large = [path(f"large-{number}") for number in range(LARGE_OBJECTS)]
-    data = noise * (LARGE_BYTES >> 20)
-    large_puts = await _timed([partial(objects.put, name, data) for name in large])
-    one = await _median(lambda: objects.get_range(large[0], 0, LARGE_BYTES), 3, ends)
-    together = await _timed([partial(objects.get_range, name, 0, LARGE_BYTES) for name in large])
     await _timed([lambda: objects.get_range(small, 0, SMALL_BYTES)] * WAVE)  # connects
     began = time.process_time()
     wave = await _timed([lambda: objects.get_range(small, 0, SMALL_BYTES)] * WAVE)
-    return _Seconds(
+    cpu = (time.process_time() - began) / WAVE
+    large = [path(f"large-{number}") for number in range(LARGE_OBJECTS)]
+    first = await _timed([partial(objects.put, large[0], noise)])
+    affordable = int(_rate(len(noise), first, put) * seconds / 10)
+    size = max(1, min(LARGE_BYTES, affordable) >> 20) << 20
+    large_puts = await _timed([partial(objects.put, name, noise * (size >> 20)) for name in large])
+    one = await _median(lambda: objects.get_range(large[0], 0, size), 3, ends - seconds / 2)
+    connection = _rate(size, one, get)
+    together = await _read_rate([(name, size) for name in large], objects, connection, get, ends)
+    return _Measured(
         small_get=get,
         small_put=put,
-        large_get=one,
-        large_gets=together,
-        large_puts=large_puts,
+        connection_bytes_per_second=connection,
+        read_bytes_per_second=together,
+        write_bytes_per_second=_rate(len(large) * size, large_puts, put),
         wave=wave,
-        cpu=(time.process_time() - began) / WAVE,
+        cpu=cpu,
     )
+
+
+async def _read_rate(
+    large: Sequence[tuple[str, int]], objects: Objects, one: float, latency: float, ends: float
+) -> float:
+    """Return the bytes a second of many reads at once: of ever more, while each is about as fast as `one` alone."""
+    best = one
+    longest = large[0][1]
+    for connections in CONNECTIONS:
+        affordable = one * max(0.0, ends - time.perf_counter()) / (2 * _TURNS)
+        size = int(min(READ_AT_ONCE_BYTES, affordable)) // connections
+        size = min(longest, max(_LEAST_READ_BYTES, size))
+        pieces = [(name, at * size, size) for at in range(longest // size) for name, _ in large]
+        reads = [partial(objects.get_range, *pieces[number % len(pieces)]) for number in range(connections)]
+        taken = min([await _timed(reads) for _ in range(_TURNS)])
+        rate = _rate(connections * size, taken, latency)
+        best = max(best, rate)
+        if rate < FREE_PART * connections * one or time.perf_counter() > ends:
+            break
+    return best
+
+
+def _rate(size: int, seconds: float, latency: float) -> float:
+    """Return bytes a second, once a request has begun to be answered."""
+    return size / max(1e-6, seconds - latency)
 
 
 async def _median(request: Callable[[], Awaitable[object]], tries: int, ends: float) -> float:

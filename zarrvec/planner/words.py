@@ -78,8 +78,10 @@ def access_of(asked: Asked, kind: Kind, ndim: int, axes: Sequence[str] | None = 
         except ValueError:
             raise PlanError(f"{kind} {asked!r}: the weight {given!r} is no number.") from None
     text = " ".join(words.lower().split())
-    if axes is not None and len(axes) != ndim:
-        raise PlanError(f"axes={list(axes)!r}: expected {ndim} names, one for each axis.")
+    if axes is not None and (
+        len(set(axes)) != ndim or len(axes) != ndim or not all(isinstance(name, str) for name in axes)
+    ):
+        raise PlanError(f"axes={list(axes)!r}: expected {ndim} different names, one for each axis.")
     for pattern, make in _WORDS:
         found = re.fullmatch(pattern, text)
         if found is not None:
@@ -137,11 +139,13 @@ def _rows(words: dict[str, str], ndim: int, axes: Sequence[str] | None) -> Field
 
 
 def _random(words: dict[str, str], ndim: int, axes: Sequence[str] | None) -> Fields:
-    axis = _axis(words["name"], ndim, axes)
+    axis, count = _axis(words["name"], ndim, axes), int(words["count"])
     if axis is None:
         return None
+    if not count:
+        raise PlanError(f"random {words['name']} of {count}: expected at least 1.")
     shape = (*[None] * axis, 1, *[None] * (ndim - axis - 1))
-    return {"shape": shape, "scattered": int(words["count"]), "axis": axis, "start": "anywhere"}
+    return {"shape": shape, "scattered": count, "axis": axis, "start": "anywhere"}
 
 
 def _column(words: dict[str, str], ndim: int, axes: Sequence[str] | None) -> Fields:

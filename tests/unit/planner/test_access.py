@@ -61,7 +61,7 @@ def test_words_that_mean_nothing(asked, message):
 
 
 def test_names_must_be_as_many_as_axes():
-    with pytest.raises(PlanError, match="expected 5 names"):
+    with pytest.raises(PlanError, match="expected 5 different names"):
         access_of("by time", "read", 5, ["time"])
 
 

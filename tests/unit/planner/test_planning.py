@@ -1,3 +1,4 @@
+import json
 import math
 
 import numpy as np
@@ -43,7 +44,7 @@ def test_embeddings_by_random_rows_and_by_full_scan():
     scan = zarrvec.plan(EMBEDDINGS, "f4", reads=["full scan"])
     both = zarrvec.plan(EMBEDDINGS, "f4", reads=["random rows of 500", "full scan"])
     assert {rows.chunks[1], scan.chunks[1], both.chunks[1]} == {384}
-    assert rows.chunks[0] < both.chunks[0] <= scan.chunks[0]
+    assert rows.chunks[0] <= both.chunks[0] < scan.chunks[0]
     assert both.figures.accesses[0].seconds < 1.5 * scan.figures.accesses[0].seconds
     assert both.figures.accesses[1].seconds < 1.2 * scan.figures.seconds
     assert both.figures.accesses[0].seconds < 2.5 * rows.figures.seconds
@@ -96,6 +97,27 @@ def test_fixed_axes_and_limits():
         ({"lossy": True}, "give sample="),
         ({"lossy": True, "dtype": "i4", "sample": np.zeros((3, 8), "i4")}, "lossy codecs are for floats"),
         ({"max_error": -1.0, "sample": np.zeros((3, 8), "f4")}, "max_error=-1.0"),
+        ({"max_error": "1", "sample": np.zeros((3, 8), "f4")}, "max_error=1"),
+        ({"reads": None}, "reads=None: expected a list"),
+        ({"reads": Access("read", (1,))}, "expected a list of accesses"),
+        ({"reads": ["random rows of 0"]}, "expected at least 1"),
+        ({"reads": ["random rows of 10000000000"]}, "no more than 64 times as many"),
+        ({"target": ["s3"]}, "target="),
+        ({"chunks": 3}, "chunks=3: expected 2 lengths"),
+        ({"fixed": [1, 2]}, "chunk lengths by axis"),
+        ({"whole_axes": -1}, "whole_axes=-1: expected axes"),
+        ({"whole_axes": "b", "axes": ["a", "b"]}, "whole_axes='b': expected axes"),
+        ({"whole_axes": [0.5]}, "no axis 0.5"),
+        ({"axes": ["a", "a"], "reads": ["by a"]}, "2 different names"),
+        ({"max_chunk_bytes": "1MB"}, "max_chunk_bytes='1MB'"),
+        ({"max_chunk_bytes": 0}, "max_chunk_bytes=0: expected a positive number"),
+        ({"memory_bytes": float("nan")}, "memory_bytes=nan"),
+        ({"max_objects": 0}, "max_objects=0"),
+        ({"calls_per_month": -1}, "calls_per_month=-1"),
+        ({"calls_per_month": float("nan")}, "calls_per_month=nan"),
+        ({"machine": "fast"}, "machine='fast'"),
+        ({"seed": None}, "seed=None"),
+        ({"seed": -1}, "seed=-1"),
     ],
 )
 def test_what_can_not_be_planned(options, message):
@@ -104,6 +126,14 @@ def test_what_can_not_be_planned(options, message):
         asked["shape"] = (100, 80_000)
     with pytest.raises(PlanError, match=message):
         zarrvec.plan(asked.pop("shape"), asked.pop("dtype"), **asked)
+
+
+def test_whole_numbers_of_numpy():
+    shape, own, fixed = np.array([100, 8]), np.array([10, 8]), {0: np.int64(5)}
+    reads = [Access("read", (np.int64(2), None), scattered=np.int32(3))]
+    plan = zarrvec.plan(shape, "f4", reads=reads, chunks=own, fixed=fixed)
+    assert plan == Plan.from_json(plan.to_json())
+    assert plan.chunks[0] == 5
 
 
 def test_frames_get_plain_zstd():
@@ -167,12 +197,18 @@ def test_create_refuses_what_the_plan_decides():
         plan.create({}, chunks=(1, 1))
     with pytest.raises(PlanError, match="an array in a group needs one"):
         plan.create(zarr.open_group({}, mode="w"))
+    with pytest.raises(PlanError, match="zarr_format=2: the group has format 3"):
+        plan.create(zarr.open_group({}, mode="w", zarr_format=3), "x", zarr_format=2)
 
 
 def test_what_is_no_plan():
     for text in ("{}", "[]", "nonsense", '{"version": 99}', '{"version": 1}'):
         with pytest.raises(PlanError, match="plan: "):
             Plan.from_json(text)
+    told = json.loads(zarrvec.plan((100, 8), "f4").to_json())
+    for field, value in (("chunks", [0, 8]), ("chunks", [8]), ("chunks", "8"), ("pack_bytes", -1)):
+        with pytest.raises(PlanError, match="is not what Plan"):
+            Plan.from_json(json.dumps({**told, field: value}))
 
 
 def test_explain_names_what_decides():
@@ -189,6 +225,11 @@ def test_plot(tmp_path):
     figure = plan.plot(tmp_path / "plan.png")
     assert (tmp_path / "plan.png").stat().st_size > 5_000
     assert [panel.get_title() for panel in figure.axes] == ["read one frame, 50%", "write by episode, 50%"]
+
+
+def test_plot_of_no_known_kind(tmp_path):
+    with pytest.raises(OptionError, match=r"plan\.foo: expected a file name that ends in one of .*'png'"):
+        zarrvec.plan((100, 8), "f4").plot(tmp_path / "plan.foo")
 
 
 def test_plot_without_matplotlib(monkeypatch):

@@ -39,12 +39,12 @@ def test_targets(row, field, unit):
     [
         ("call, w", ("call_seconds", "commit_seconds"), "ms"),
         ("c_r, c_w", ("chunk_read_seconds", "chunk_write_seconds"), "us"),
-        ("c_s", ("chunk_pick_seconds",), "us"),
+        ("l_s, c_s", ("line_pick_seconds", "chunk_pick_seconds"), "us"),
         ("s_r, s_w", ("stored_read_seconds", "stored_write_seconds"), "ns"),
         ("v", ("place_seconds",), "ns"),
         ("n", ("run_seconds",), "ns"),
         ("p", ("pick_seconds",), "ns"),
-        ("m, t", ("merge_seconds", "check_seconds"), "ns"),
+        ("m", ("merge_seconds",), "ns"),
     ],
 )
 def test_machine(row, fields, unit):
