@@ -5,6 +5,7 @@ wait in a temporary file; memory holds the sample, the centroids and some number
 Source: ``specs/vector-index.md``, section "Building"; SOAR is arXiv 2404.00774.
 """
 
+import math
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -70,7 +71,7 @@ def lists_for(rows: int) -> int:
     >>> lists_for(0), lists_for(31_000), lists_for(340_000), lists_for(1_000_000), lists_for(10_000_000)
     (1, 310, 2261, 4642, 46416)
     """
-    length = LIST_ROWS * (min(max(rows, _FEW_ROWS), _MANY_ROWS) / _FEW_ROWS) ** (1 / 3)
+    length = LIST_ROWS * math.cbrt(min(max(rows, _FEW_ROWS), _MANY_ROWS) / _FEW_ROWS)
     return max(1, round(rows / length))
 
 
