@@ -52,7 +52,7 @@ def build(
         str | None, typer.Option("--metric", help="cosine, l2 or ip; the array's own if it is left out.")
     ] = None,
     nlist: Annotated[
-        int | None, typer.Option("--nlist", help="Posting lists; one for 100 to 215 rows if it is left out.")
+        int | None, typer.Option("--nlist", help="Posting lists; one for 100 rows if it is left out.")
     ] = None,
     bits: Annotated[int, typer.Option("--bits", help="8, or 4 to read half of each code.")] = 8,
     queries: Annotated[

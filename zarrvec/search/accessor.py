@@ -167,7 +167,7 @@ class VectorAccessor:
         metric
             ``"cosine"``, ``"l2"`` or ``"ip"``; None for that of the array, see `metric`.
         nlist
-            Posting lists; None for one for 100 rows, up to 215 where there are more than 100,000.
+            Posting lists; None for one for 100 rows.
         bits
             What a search reads unless it asks otherwise: 8 for whole codes, 4 for halves.
         queries

@@ -5,7 +5,6 @@ wait in a temporary file; memory holds the sample, the centroids and some number
 Source: ``specs/vector-index.md``, section "Building"; SOAR is arXiv 2404.00774.
 """
 
-import math
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -47,10 +46,7 @@ def silent(stage: str, done: int, total: int) -> None:
 
 BUILD_MEMORY_BYTES: Final = 2 << 30
 LIST_ROWS: Final = 100
-"""Rows for each list of an index of up to `_FEW_ROWS`, their second places not counted."""
-_FEW_ROWS: Final = 100_000
-_MANY_ROWS: Final = 1_000_000
-"""From `_FEW_ROWS` up to so many lists are longer, by the cube root: what is read to open an index grows with their number."""
+"""Rows for each list, their second places not counted."""
 SAMPLE_ROWS: Final = 40
 """Rows for each list that the centroids are trained on."""
 LEAST_SAMPLE: Final = 100_000
@@ -63,18 +59,6 @@ BLOCK_BYTES: Final = 64 << 20
 """Rows that are placed at once."""
 
 
-def lists_for(rows: int) -> int:
-    """Return how many lists an index of so many rows has unless told otherwise.
-
-    Examples
-    --------
-    >>> lists_for(0), lists_for(31_000), lists_for(340_000), lists_for(1_000_000), lists_for(10_000_000)
-    (1, 310, 2261, 4642, 46416)
-    """
-    length = LIST_ROWS * math.cbrt(min(max(rows, _FEW_ROWS), _MANY_ROWS) / _FEW_ROWS)
-    return max(1, round(rows / length))
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
     """How an index is to be made."""
@@ -82,7 +66,7 @@ class Recipe:
     metric: Metric
     """What rows are near by."""
     nlist: int | None = None
-    """Lists; None for `lists_for`."""
+    """Lists; None for about one for 100 rows."""
     queries: npt.NDArray[np.float64] | None = None
     """(c, d) queries to calibrate on; None for rows of the array."""
     memory_bytes: int
@@ -164,7 +148,8 @@ class _Builder:
         self._origin: Float32 | None = None
         self._beyond: list[Int64] = []
         self._seconds: dict[str, float] = {}
-        self._nlist = recipe.nlist or lists_for(self._rows)
+        lists = recipe.nlist or max(1, round(self._rows / LIST_ROWS))
+        self._nlist = lists
 
     def read_sample(self) -> tuple[Int64, Float32]:
         """Return ids and vectors of random finite rows; keep all rows if they fit in memory."""

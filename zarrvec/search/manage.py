@@ -57,9 +57,7 @@ def build_index(
     if bits not in (4, 8):
         raise OptionError(f"bits={bits!r}: expected 8, or 4 to read half of each code")
     if nlist is not None and not (is_integer(nlist) and nlist >= 1):
-        raise OptionError(
-            f"nlist={nlist}: expected posting lists, at least 1; or None for one for 100 to 215 rows"
-        )
+        raise OptionError(f"nlist={nlist}: expected posting lists, at least 1; or None for one for 100 rows")
     check_writable(array)
     check_memory(memory_bytes, LEAST_MEMORY_BYTES)
     if not (is_integer(seed) and seed >= 0):
