@@ -82,7 +82,12 @@ def check_writable(array: AnyArray) -> None:
 
 def fits(array: AnyArray, head: Head) -> bool:
     """Return whether an index may be that of an array: one of vectors of this width and dtype."""
-    return (head.width, head.dtype) == (array.shape[-1], str(np.dtype(array.dtype)))
+    return head.width == array.shape[-1] and head.dtype in (str(np.dtype(array.dtype)), dtype_of(array))
+
+
+def dtype_of(array: AnyArray) -> str:
+    """Return the dtype of an array, without the byte order, which is what it was made with until it is opened again."""
+    return str(np.dtype(array.dtype).newbyteorder("="))
 
 
 def of_another(snapshot: Snapshot, head: Head) -> str:

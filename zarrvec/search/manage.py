@@ -22,7 +22,15 @@ from zarrvec.faces.api import commit_once
 from zarrvec.faces.pipeline import REDO_LIMIT
 from zarrvec.search.blocks import grid_of
 from zarrvec.search.build import BUILD_MEMORY_BYTES, Built, Progress, Recipe, build, silent
-from zarrvec.search.editing import Editor, OvertakenError, changed, check_writable, deleted_of, need_head
+from zarrvec.search.editing import (
+    Editor,
+    OvertakenError,
+    changed,
+    check_writable,
+    deleted_of,
+    dtype_of,
+    need_head,
+)
 from zarrvec.search.head import Head, new_id
 from zarrvec.search.index import QUERIES, UNCOVERED, renumbered
 from zarrvec.search.inputs import as_ids, as_queries, check_array, check_memory, is_integer
@@ -153,7 +161,7 @@ def _store(
         revision=new_id(),
         metric=metric,
         width=built.layout.width,
-        dtype=str(np.dtype(array.dtype)),
+        dtype=dtype_of(array),
         id_bytes=built.layout.id_bytes,
         leading=snapshot.array.shape[:-1],
         **stored_as(snapshot.array)._asdict(),

@@ -374,3 +374,20 @@ def test_rows_beyond_float32_are_refused_where_nothing_tells_of_them():
     array = zarr.create_array({}, name="emb", data=data)
     with pytest.raises(SearchError, match=r"row 4.*zarrvec store"):
         array.vec.build_index(metric="l2")
+
+
+@pytest.mark.parametrize("zarr_format", [2, 3])
+@pytest.mark.parametrize("place", ["root", "elsewhere"])
+def test_the_byte_order_of_an_array_does_not_matter(place, request, zarr_format):
+    store = request.getfixturevalue(place)
+    store = getattr(store, "store", store)
+    array = zarr.create_array(
+        store, name="big", shape=(60, WIDTH), chunks=(20, WIDTH), dtype=">f4", zarr_format=zarr_format
+    )
+    array[...] = rows(60)
+    array.vec.build_index(metric="l2", nlist=3)
+    for handle in (array, zarr.open_array(store, path="big")):
+        assert handle.vec.search(array[7], 1, nprobe=3).stats.nprobe == 3
+        assert handle.vec.search(array[7], 1, nprobe=3).ids.tolist() == [7]
+    assert array.vec.append(rows(5, 1)) == (65, WIDTH)
+    assert array.vec.search(rows(5, 1), 1, nprobe=3).ids[:, 0].tolist() == [60, 61, 62, 63, 64]
