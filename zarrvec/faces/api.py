@@ -130,7 +130,7 @@ def commit_once(target: Any, function: Callable[[], T]) -> T:
     repository, _ = repository_of(target)
     if repository.transaction is not None:
         return function()
-    shape = _shape_of(target)
+    shape, has_landed = _shape_of(target), False
     try:
         for _ in range(REDO_LIMIT):
             try:
@@ -138,14 +138,15 @@ def commit_once(target: Any, function: Callable[[], T]) -> T:
                     result = function()
             except StaleError:
                 run_sync(_look_again(repository))
-                continue
-            return result
-        raise ConflictError(
-            f"{target.store_path}: others changed it {REDO_LIMIT} times meanwhile; let fewer write at once."
-        )
-    except BaseException:
-        _take_shape(target, shape)
-        raise
+            else:
+                has_landed = True
+                return result
+    finally:
+        if not has_landed:
+            _take_shape(target, shape)
+    raise ConflictError(
+        f"{target.store_path}: others changed it {REDO_LIMIT} times meanwhile; let fewer write at once."
+    )
 
 
 def newest_of(array: zarr.Array[Any]) -> zarr.Array[Any]:
