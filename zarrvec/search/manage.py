@@ -62,7 +62,7 @@ def build_index(
 
     The parameters are those of `zarrvec.search.accessor.VectorAccessor.build_index`.
     """
-    if bits not in (4, 8):
+    if not (is_integer(bits) and bits in (4, 8)):
         raise OptionError(f"bits={bits!r}: expected 8, or 4 to read half of each code")
     if nlist is not None and not (is_integer(nlist) and nlist >= 1):
         raise OptionError(f"nlist={nlist}: expected posting lists, at least 1; or None for one for 100 rows")
@@ -92,7 +92,7 @@ def build_index(
     built = build(source, recipe, spool, progress)
     options = {
         "nlist": None if nlist is None else int(nlist),
-        "bits": bits,
+        "bits": int(bits),
         "memory_bytes": int(memory_bytes),
         "seed": int(seed),
     }

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Collection
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Final, cast
 
@@ -57,7 +57,7 @@ class Options:
         """Check what can be checked without an array."""
         if not _is_share(self.recall):
             raise OptionError(f"recall={self.recall!r}: expected a share above 0 and up to 1")
-        if self.bits not in (None, 4, 8):
+        if self.bits is not None and not (is_integer(self.bits) and self.bits in (4, 8)):
             raise OptionError(f"bits={self.bits!r}: expected 4 or 8, the bits of each code that are read")
         if self.nprobe is not None and not (is_integer(self.nprobe) and self.nprobe >= 1):
             raise OptionError(
@@ -285,12 +285,22 @@ def _with_columns(hits: Hits, snapshot: Snapshot, options: Options, started: flo
     return replace(hits, columns=columns, stats=stats)
 
 
-def as_include(include: Collection[str]) -> tuple[str, ...]:
+def as_include(include: object) -> tuple[str, ...]:
     """Return names of what is to be brought along.
+
+    Raises
+    ------
+    OptionError
+        If they are none.
 
     Examples
     --------
     >>> as_include("vectors"), as_include(["text", "vectors"])
     (('vectors',), ('text', 'vectors'))
     """
-    return (include,) if isinstance(include, str) else tuple(include)
+    if isinstance(include, str):
+        return (include,)
+    names: tuple[object, ...] = tuple(include) if isinstance(include, Iterable) else (include,)
+    if not all(isinstance(name, str) for name in names):
+        raise OptionError(f"include={include!r}: expected {VECTORS!r} and names of arrays beside this one")
+    return tuple(map(str, names))

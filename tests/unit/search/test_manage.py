@@ -220,6 +220,7 @@ def test_a_revert_brings_an_index_back(root):
     [
         ({"metric": "hamming"}, "metric='hamming'"),
         ({"bits": 5}, "bits=5"),
+        ({"bits": 8.0}, "bits=8.0"),
         ({"nlist": 0}, "nlist=0"),
         ({"nlist": 2.5}, "nlist=2.5"),
         ({"memory_bytes": 5}, "memory_bytes=5"),

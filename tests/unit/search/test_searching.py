@@ -50,6 +50,7 @@ def array():
         ({"nprobe": 0}, OptionError, "nprobe=0"),
         ({"nprobe": 1.5}, OptionError, r"nprobe=1\.5"),
         ({"bits": 3}, OptionError, "bits=3"),
+        ({"bits": 4.0}, OptionError, "bits=4.0"),
         ({"rerank": "yes"}, OptionError, "rerank='yes'"),
         ({"memory_bytes": 0}, OptionError, "memory_bytes=0"),
         ({"memory_bytes": None}, OptionError, "memory_bytes=None"),
