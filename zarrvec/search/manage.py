@@ -216,8 +216,8 @@ def _without(generations: Generations | None, snapshot: Snapshot, ids: Int64) ->
     array = snapshot.array
     if generations is None:
         raise SearchError(
-            f"{len(ids)} rows of {array.name!r} can't be indexed, the first is row {ids[0]}: its squared length is beyond "
-            "float32, about 1e38. Scale the vectors; or keep the array on a zarrvec store, where such rows are compared one "
+            f"{len(ids)} rows of {array.name!r} can't be indexed, the first is row {ids[0]}: its squared length is above "
+            "1e36, near the end of float32. Scale the vectors; or keep the array on a zarrvec store, where such rows are compared one "
             "by one"
         )
     rows = np.zeros(array.shape[:-1], dtype=np.bool_)

@@ -369,6 +369,25 @@ def test_rows_beyond_float32_are_found(tmp_path, metric):
         array.vec.optimize()
 
 
+@pytest.mark.parametrize("metric", ["l2", "ip", "cosine"])
+@pytest.mark.parametrize("length", [1e-45, 1e-22, 1e-19, 1e17, 1e18, 3e19, 1e38])
+def test_lengths_at_the_ends_of_float32(tmp_path, metric, length):
+    """Squares vanish, or distances overflow."""
+    rng = np.random.default_rng(0)
+    data = (rng.normal(size=(300, 8)) / 8 * length).astype("f4")
+    if length > 1e18:
+        data[::2] /= length
+    array = zarr.create_array(f"zarrvec://{tmp_path}/v.zarr", name="emb", data=data[:250], chunks=(50, 8))
+    array.vec.build_index(metric=metric, nlist=5)
+    array.vec.append(data[250:])
+    for _ in range(2):
+        hits = array.vec.search(data[[7, 270]], k=3, nprobe=5)
+        assert hits.ids.shape == (2, 3)
+        if metric == "cosine" and length > 1e-40:
+            assert hits.ids[:, 0].tolist() == [7, 270]
+        array.vec.optimize()
+
+
 def test_rows_beyond_float32_are_refused_where_nothing_tells_of_them():
     data = np.eye(10, 3)
     data[4] = 1e25
