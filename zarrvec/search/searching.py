@@ -106,7 +106,7 @@ class Latest:
 def search(array: AnyArray, queries: npt.ArrayLike, k: object, options: Options, latest: Latest) -> Hits:
     """Find the nearest rows, through the index if there is one.
 
-    On a store without versions an index may be replaced while it is read; then the search begins anew.
+    On a store without versions an index may be replaced or dropped while it is read; then the search begins anew.
     """
     started = time.perf_counter()
     number = as_k(k)
@@ -116,16 +116,21 @@ def search(array: AnyArray, queries: npt.ArrayLike, k: object, options: Options,
         if batch.size and not _are_too_large(batch, prepared.metric):
             snapshot = prepared.snapshot.again()
             return _through_lists(prepared, snapshot, batch, single=single, options=options, started=started)
-    revision = None
+    revision: str | None = ""
     while True:
         try:
             return _search(array, queries, number, options, latest, started)
         except CorruptError:
             snapshot = Snapshot.of(array)
-            head = None if snapshot.is_versioned else open_head(snapshot)
-            if head is None or head.revision == revision:
+            if snapshot.is_versioned:
                 raise
-            revision = head.revision
+            head = open_head(snapshot)
+            newest = (
+                None if head is None else head.revision
+            )  # None too: it was dropped, and all rows are compared
+            if newest == revision:
+                raise
+            revision = newest
 
 
 def _search(
