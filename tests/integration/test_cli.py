@@ -596,6 +596,13 @@ def test_search_among_some_rows_and_what_it_brings(indexed, tmp_path):
     assert "expected one that begins with (600,)" in run("search", *where, "--show", "few", code=2).stderr
 
 
+def test_a_store_without_versions_is_not_taken_for_a_past_one(tmp_path):
+    zarr.create_array(f"{tmp_path}/v.zarr", data=np.eye(4, dtype="f4"))
+    for options in (("--at", "3"), ("--branch", "mine"), ("-o", "zarrvec.at=3")):
+        told = run("search", f"{tmp_path}/v.zarr", "--like", 1, *options, code=2).stderr
+        assert "no zarrvec store, so it has no versions" in told
+
+
 def test_explain_tells_what_a_search_would_take(indexed):
     store, _ = indexed
     where = (store, "texts/emb", "-k", 3, "--explain")

@@ -252,6 +252,20 @@ def test_pickled_stores_and_arrays_work_elsewhere(place: Place) -> None:
     assert open_array(place)[:, 0].tolist() == [1, 11]
 
 
+@pytest.mark.parametrize("dtype", ["u1", "f4"])
+def test_a_pickled_array_of_shards(tmp_path: Any, dtype: str) -> None:
+    array = zarr.create_array(
+        f"zarrvec://{tmp_path}/data.zarr", name="x", shape=(8, 6), chunks=(2, 6), shards=(4, 6), dtype=dtype
+    )
+    array[:] = 1
+    opened = zarr.open_array(f"zarrvec://{tmp_path}/data.zarr", path="x", mode="r+")
+    for travelled in pickle.loads(pickle.dumps([array, opened])):
+        assert value_of(travelled) == (1, (8, 6))
+        array.attrs["note"] = str(travelled)
+        travelled[1] = 2
+        assert travelled[:3, 0].tolist() == [1, 2, 1]
+
+
 @ON_S3
 def test_a_pinned_store_is_the_same_version_everywhere(place: Place) -> None:
     array = create(place, shape=(2, CHUNK))

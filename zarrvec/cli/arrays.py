@@ -1,7 +1,7 @@
 """Which array does a command mean, and which vectors and ids does a file hold?"""
 
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -9,10 +9,13 @@ import typer
 import zarr
 from zarr.abc.store import Store
 
+from zarrvec.cli.common import OURS
 from zarrvec.cli.copying import open_plain_or_ours
 from zarrvec.errors import OptionError
+from zarrvec.faces.store import ZarrVecStore
 from zarrvec.search.places import index_path_of
 
+_OF_VERSIONS: Final = frozenset({"at", "branch"})
 ArrayUrl = Annotated[str, typer.Argument(metavar="URL", help="The array, or its store; on any storage.")]
 ArrayPath = Annotated[str, typer.Argument(help="Path of the array inside the store.")]
 
@@ -49,6 +52,21 @@ def open_array(url: str, path: str, options: dict[str, dict[str, Any]], *, read_
         if isinstance(node, zarr.Array) and f"{of_indexes}/" not in name
     )
     raise OptionError(f"{url} {path}: is a group, expected an array, such as one of {names}.")
+
+
+def open_one_array(url: str, path: str, options: dict[str, dict[str, Any]], *, read_only: bool) -> Opened:
+    """Open an array as `open_array` does, for a command of one URL, whose options are all meant for it.
+
+    Raises
+    ------
+    OptionError
+        If a version is asked for where there are none, besides.
+    """
+    opened = open_array(url, path, options, read_only=read_only)
+    unknown = () if isinstance(opened.store, ZarrVecStore) else _OF_VERSIONS & options.get(OURS, {}).keys()
+    for name in sorted(unknown):
+        raise OptionError(f"{url}: is no zarrvec store, so it has no versions; expected no option {name!r}.")
+    return opened
 
 
 def row_of(array: Any, row: int) -> npt.NDArray[Any]:

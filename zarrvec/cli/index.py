@@ -9,7 +9,7 @@ from rich import box
 from rich.table import Table
 from typer.core import TyperGroup
 
-from zarrvec.cli.arrays import ArrayPath, ArrayUrl, load_numbers, open_array
+from zarrvec.cli.arrays import ArrayPath, ArrayUrl, load_numbers, open_one_array
 from zarrvec.cli.common import (
     At,
     Branch,
@@ -70,7 +70,7 @@ def build(
 ) -> None:
     """Build the index of an array, in place of any that is there; `index URL` does the same."""
     options = chosen_options(option, storage_options, branch=branch, at=None)
-    vec = open_array(url, path, options, read_only=False).array.vec
+    vec = open_one_array(url, path, options, read_only=False).array.vec
     settings: dict[str, Any] = {} if memory is None else {"memory_bytes": parse_bytes("--memory", memory)}
     if queries is not None:
         settings["queries"] = load_numbers("--queries", queries)
@@ -89,7 +89,7 @@ def info(
 ) -> None:
     """Show an index: its size, what of the array it covers, recall as measured."""
     options = chosen_options(option, storage_options, branch=branch, at=at)
-    _show(open_array(url, path, options, read_only=True).array.vec.info(), as_json)
+    _show(open_one_array(url, path, options, read_only=True).array.vec.info(), as_json)
 
 
 def optimize(
@@ -102,7 +102,7 @@ def optimize(
 ) -> None:
     """Put rows that were written since into the index, and what is deleted out of it."""
     options = chosen_options(option, storage_options, branch=branch, at=None)
-    vec = open_array(url, path, options, read_only=False).array.vec
+    vec = open_one_array(url, path, options, read_only=False).array.vec
     report = vec.optimize(progress=True)
     if as_json:
         emit(report)
@@ -120,7 +120,7 @@ def drop(
 ) -> None:
     """Delete the index of an array; the array stays as it is."""
     options = chosen_options(option, storage_options, branch=branch, at=None)
-    was_there = open_array(url, path, options, read_only=False).array.vec.drop_index()
+    was_there = open_one_array(url, path, options, read_only=False).array.vec.drop_index()
     if as_json:
         emit({"dropped": was_there})
     else:

@@ -7,7 +7,7 @@ import numpy as np
 import typer
 import zarr
 
-from zarrvec.cli.arrays import ArrayPath, ArrayUrl, load_ids, load_numbers, open_array, row_of
+from zarrvec.cli.arrays import ArrayPath, ArrayUrl, load_ids, load_numbers, open_one_array, row_of
 from zarrvec.cli.common import (
     At,
     Branch,
@@ -71,7 +71,7 @@ def search(
     if (like is None) == (vector is None) and not (explain and like is None):
         raise OptionError("search: expected one of --like ROW and --vector FILE.npy.")
     options = chosen_options(option, storage_options, branch=branch, at=at)
-    store, array = open_array(url, path, options, read_only=True)
+    store, array = open_one_array(url, path, options, read_only=True)
     queries = None if like is None else row_of(array, like)
     if vector is not None:
         queries = load_numbers("--vector", vector)

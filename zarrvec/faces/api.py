@@ -117,7 +117,8 @@ def append(array: zarr.Array[Any], data: npt.ArrayLike, axis: int = 0) -> tuple[
 def commit_once(target: Any, function: Callable[[], T]) -> T:
     """Call a function whose writes are one commit, again as long as others change meanwhile what it reads.
 
-    In an open transaction its writes are part of that. On a store that isn't ours it is just called.
+    In an open transaction its writes are part of that. On a store that isn't ours it is just called. If nothing is committed,
+    an array has the shape that it had.
 
     Raises
     ------
@@ -129,14 +130,20 @@ def commit_once(target: Any, function: Callable[[], T]) -> T:
     repository, _ = repository_of(target)
     if repository.transaction is not None:
         return function()
-    for _ in range(REDO_LIMIT):
-        try:
-            with Transaction(repository, automatic=True):
-                result = function()
-        except StaleError:
-            run_sync(_look_again(repository))
-            continue
-        return result
+    shape, has_landed = _shape_of(target), False
+    try:
+        for _ in range(REDO_LIMIT):
+            try:
+                with Transaction(repository, automatic=True):
+                    result = function()
+            except StaleError:
+                run_sync(_look_again(repository))
+            else:
+                has_landed = True
+                return result
+    finally:
+        if not has_landed:
+            _take_shape(target, shape)
     raise ConflictError(
         f"{target.store_path}: others changed it {REDO_LIMIT} times meanwhile; let fewer write at once."
     )
@@ -160,10 +167,19 @@ def append_once(
     """
     newest = newest_of(array) if newest is None else newest
     shape: tuple[int, ...] = newest.append(values, axis=axis)
-    for name in ("metadata", "_chunk_grid"):
-        if hasattr(newest.async_array, name):
-            object.__setattr__(array.async_array, name, getattr(newest.async_array, name))
+    _take_shape(array, _shape_of(newest))
     return shape
+
+
+def _shape_of(array: zarr.Array[Any]) -> dict[str, Any]:
+    """Return what a handle knows of its array that changes with the shape."""
+    known = array.async_array
+    return {name: getattr(known, name) for name in ("metadata", "_chunk_grid") if hasattr(known, name)}
+
+
+def _take_shape(array: zarr.Array[Any], shape: dict[str, Any]) -> None:
+    for name, value in shape.items():
+        object.__setattr__(array.async_array, name, value)
 
 
 def send_ahead(array: zarr.Array[Any]) -> None:

@@ -174,7 +174,8 @@ class _Builder:
         self._seconds["read"] = time.perf_counter() - started
         if not len(sample[0]):
             raise SearchError(
-                f"array {self._array.name!r} of shape {self._array.shape} has no finite row: there is nothing to index"
+                f"array {self._array.name!r} of shape {self._array.shape} has no finite row, or none whose squared length is below "
+                "1e36: there is nothing to index"
             )
         return self._centred(sample)
 

@@ -304,7 +304,7 @@ def second_lists(
 def gain_threshold(gains: Float32, share: float = SECOND_SHARE) -> float:
     """Return the gain from which on a row gets its second list, so that this share of such rows does.
 
-    Rows that gain nothing, -inf, never do.
+    Rows that gain nothing, -inf, never do; nor do those of which it can't be told, NaN, since squares of float32 overflow.
 
     Examples
     --------
@@ -315,7 +315,8 @@ def gain_threshold(gains: Float32, share: float = SECOND_SHARE) -> float:
     if not count:
         return np.inf
     position = len(gains) - count
-    return max(float(np.partition(gains, position)[position]), float(np.finfo(np.float32).min))
+    known = np.where(np.isnan(gains), np.float32(-np.inf), gains)
+    return max(float(np.partition(known, position)[position]), float(np.finfo(np.float32).min))
 
 
 def similarity_order(centroids: Float32) -> npt.NDArray[np.intp]:

@@ -1,6 +1,7 @@
 """What does an index say of itself, and of a search before it is made?"""
 
 import dataclasses
+import math
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -13,14 +14,20 @@ from zarrvec.errors import OptionError, SearchError
 from zarrvec.search.blocks import grid_of, plan_blocks
 from zarrvec.search.cache import LISTS
 from zarrvec.search.depth import Depth, bytes_to_rank_again, candidates_for, depth_for, waves
-from zarrvec.search.editing import fits, need_head, of_another, open_head
+from zarrvec.search.editing import fits, need_head, of_another, open_head, read_anew
 from zarrvec.search.foresee import foresee
 from zarrvec.search.head import Calibration, Head
 from zarrvec.search.index import Index, open_index
 from zarrvec.search.inputs import as_k, as_queries, as_selection, check_array
+from zarrvec.search.metrics import check_metric
 from zarrvec.search.places import Snapshot
 from zarrvec.search.reading import Siblings
-from zarrvec.search.searching import Options, are_few_selected, codes_tell_too_little
+from zarrvec.search.searching import (
+    Options,
+    are_few_selected,
+    are_too_large,
+    codes_tell_too_little,
+)
 from zarrvec.search.space import indexed_queries
 
 Mask = npt.NDArray[np.bool_]
@@ -38,6 +45,10 @@ _BLOCK_BYTES: Final = 32 << 20
 
 def info(array: AnyArray) -> dict[str, Any]:
     """Describe an index; see `zarrvec.search.accessor.VectorAccessor.info`."""
+    return read_anew(array, lambda: _info(array))
+
+
+def _info(array: AnyArray) -> dict[str, Any]:
     snapshot = Snapshot.of(array)
     head = need_head(snapshot)
     fresh = open_index(snapshot, head).uncovered
@@ -195,6 +206,15 @@ def explain(
             f"latency_seconds={latency_seconds!r}, bytes_per_second={bytes_per_second!r}: expected 0 or more, and more than 0"
         )
     check_array(array)
+    if options.metric is not None:
+        check_metric(options.metric)
+    plan = read_anew(array, lambda: _plan(array, queries, k, default_metric, options))
+    return dataclasses.replace(plan, latency_seconds=latency_seconds, bytes_per_second=bytes_per_second)
+
+
+def _plan(
+    array: AnyArray, queries: npt.ArrayLike | None, k: object, default_metric: str, options: Options
+) -> Plan:
     snapshot = Snapshot.of(array)
     source = snapshot.array
     batch = None if queries is None else as_queries(queries, source.shape[-1])[0]
@@ -205,17 +225,20 @@ def explain(
     head = open_head(snapshot)
     metric = options.metric or (default_metric if head is None else head.metric)
     because = _why_all_rows(snapshot, head, metric, options)
+    if because is None and batch is not None and are_too_large(batch, metric):
+        because = "queries are so large that products of float32 won't do"
+    wanted = min(as_k(k), max(1, math.prod(source.shape[:-1])))
     bits = options.bits or (8 if head is None else int(head.options["bits"]))
     if because is None and head is not None:
         asked = 1 if batch is None else len(batch)
-        if codes_tell_too_little(head, options, as_k(k), bits):
+        if codes_tell_too_little(head, options, wanted, bits):
             because = (
                 "codes don't tell the nearest rows apart; fewer are read if bounds of the index rule some out"
             )
-        elif are_few_selected(source, mask, head, options, as_k(k), asked, bits):
+        elif are_few_selected(source, mask, head, options, wanted, asked, bits):
             because = "so few are selected that they take fewer bytes than posting lists"
     if because is None and head is not None:
-        planner = _Planner(snapshot, open_index(snapshot, head), as_k(k), mask, options)
+        planner = _Planner(snapshot, open_index(snapshot, head), wanted, mask, options)
         plan = planner.typical() if batch is None else planner.plan(batch)
     else:
         chunks, size = _chunks(snapshot, mask)
@@ -225,9 +248,9 @@ def explain(
             segments=0 if head is None else len(head.segments), opening_requests=snapshot.stats.requests,
             requests=snapshot.stats.requests, bytes=snapshot.stats.bytes, rounds=snapshot.stats.rounds,
             rows=_count(mask, source.shape[:-1]), chunks=chunks, chunk_bytes=size,
-            latency_seconds=latency_seconds, bytes_per_second=bytes_per_second,
+            latency_seconds=LATENCY_SECONDS, bytes_per_second=BYTES_PER_SECOND,
         )  # fmt: skip
-    return dataclasses.replace(plan, latency_seconds=latency_seconds, bytes_per_second=bytes_per_second)
+    return plan
 
 
 def _why_all_rows(snapshot: Snapshot, head: Head | None, metric: str, options: Options) -> str | None:

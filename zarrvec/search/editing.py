@@ -5,8 +5,8 @@ zarrvec store all that is one commit. Source: ``specs/vector-index.md``, section
 """
 
 import asyncio
-from collections.abc import Hashable
-from typing import Any, Final
+from collections.abc import Callable, Hashable
+from typing import Any, Final, TypeVar
 
 import msgspec
 import numpy as np
@@ -16,7 +16,7 @@ from zarr.core.sync import sync
 from zarr.storage import StorePath
 from zarr.types import AnyArray
 
-from zarrvec.errors import ReadOnlyError, SearchError
+from zarrvec.errors import CorruptError, ReadOnlyError, SearchError
 from zarrvec.search.below import PartsBelow
 from zarrvec.search.cache import ROOTS
 from zarrvec.search.head import ATTRIBUTE, Deleted, Head, age_of, new_id
@@ -27,6 +27,7 @@ from zarrvec.search.storing import write_whole
 from zarrvec.search.units import STAGED, Generations
 
 Int64 = npt.NDArray[np.int64]
+T = TypeVar("T")
 
 ABANDONED_SECONDS: Final = 86_400
 """A part that no head names is not being written any more when its name is so old."""
@@ -45,6 +46,30 @@ def open_head(snapshot: Snapshot) -> Head | None:
     if snapshot.token is not None:
         ROOTS.put_many({key: (head, _HEAD_BYTES)})
     return head
+
+
+def read_anew(array: AnyArray, read: Callable[[], T]) -> T:
+    """Return what a function reads of an index, which on a store without versions may be replaced or dropped meanwhile.
+
+    Then it is called again.
+
+    Raises
+    ------
+    CorruptError
+        If it is damaged.
+    """
+    revision: str | None = ""
+    while True:
+        try:
+            return read()
+        except CorruptError:
+            snapshot = Snapshot.of(array)
+            if snapshot.is_versioned:
+                raise
+            newest = _revision(open_head(snapshot))
+            if newest == revision:
+                raise
+            revision = newest
 
 
 def need_head(snapshot: Snapshot) -> Head:
@@ -82,7 +107,12 @@ def check_writable(array: AnyArray) -> None:
 
 def fits(array: AnyArray, head: Head) -> bool:
     """Return whether an index may be that of an array: one of vectors of this width and dtype."""
-    return (head.width, head.dtype) == (array.shape[-1], str(np.dtype(array.dtype)))
+    return head.width == array.shape[-1] and head.dtype in (str(np.dtype(array.dtype)), dtype_of(array))
+
+
+def dtype_of(array: AnyArray) -> str:
+    """Return the dtype of an array, without the byte order, which is what it was made with until it is opened again."""
+    return str(np.dtype(array.dtype).newbyteorder("="))
 
 
 def of_another(snapshot: Snapshot, head: Head) -> str:

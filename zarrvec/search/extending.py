@@ -196,6 +196,8 @@ def _change(
         deleted = None if there.all() else ids[there]
     if index is not None and listing is not None and listing.finish(now.array, head.leading[0], stop):
         _extend(now, before, head, index, listing, deleted)
+    elif stop < head.leading[0] and not now.is_versioned:  # others read rows that were not yet written
+        Editor(now, before).finish(changed(head, leading=(stop, *head.leading[1:]), cut=True), None, deleted)
     elif deleted is not None:
         Editor(now, before).finish(changed(head), None, deleted)
 

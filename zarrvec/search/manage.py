@@ -22,7 +22,15 @@ from zarrvec.faces.api import commit_once
 from zarrvec.faces.pipeline import REDO_LIMIT
 from zarrvec.search.blocks import grid_of
 from zarrvec.search.build import BUILD_MEMORY_BYTES, Built, Progress, Recipe, build, silent
-from zarrvec.search.editing import Editor, OvertakenError, changed, check_writable, deleted_of, need_head
+from zarrvec.search.editing import (
+    Editor,
+    OvertakenError,
+    changed,
+    check_writable,
+    deleted_of,
+    dtype_of,
+    need_head,
+)
 from zarrvec.search.head import Head, new_id
 from zarrvec.search.index import QUERIES, UNCOVERED, renumbered
 from zarrvec.search.inputs import as_ids, as_queries, check_array, check_memory, is_integer
@@ -54,7 +62,7 @@ def build_index(
 
     The parameters are those of `zarrvec.search.accessor.VectorAccessor.build_index`.
     """
-    if bits not in (4, 8):
+    if not (is_integer(bits) and bits in (4, 8)):
         raise OptionError(f"bits={bits!r}: expected 8, or 4 to read half of each code")
     if nlist is not None and not (is_integer(nlist) and nlist >= 1):
         raise OptionError(f"nlist={nlist}: expected posting lists, at least 1; or None for one for 100 rows")
@@ -84,7 +92,7 @@ def build_index(
     built = build(source, recipe, spool, progress)
     options = {
         "nlist": None if nlist is None else int(nlist),
-        "bits": bits,
+        "bits": int(bits),
         "memory_bytes": int(memory_bytes),
         "seed": int(seed),
     }
@@ -153,7 +161,7 @@ def _store(
         revision=new_id(),
         metric=metric,
         width=built.layout.width,
-        dtype=str(np.dtype(array.dtype)),
+        dtype=dtype_of(array),
         id_bytes=built.layout.id_bytes,
         leading=snapshot.array.shape[:-1],
         **stored_as(snapshot.array)._asdict(),
@@ -208,8 +216,8 @@ def _without(generations: Generations | None, snapshot: Snapshot, ids: Int64) ->
     array = snapshot.array
     if generations is None:
         raise SearchError(
-            f"{len(ids)} rows of {array.name!r} can't be indexed, the first is row {ids[0]}: its squared length is beyond "
-            "float32, about 1e38. Scale the vectors; or keep the array on a zarrvec store, where such rows are compared one "
+            f"{len(ids)} rows of {array.name!r} can't be indexed, the first is row {ids[0]}: its squared length is above "
+            "1e36, near the end of float32. Scale the vectors; or keep the array on a zarrvec store, where such rows are compared one "
             "by one"
         )
     rows = np.zeros(array.shape[:-1], dtype=np.bool_)

@@ -57,7 +57,7 @@ def check_metric(metric: object) -> Metric:
     """
     if not isinstance(metric, str) or metric not in METRICS:
         raise OptionError(f"metric={metric!r} is unknown: expected one of {', '.join(map(repr, METRICS))}")
-    return cast("Metric", metric)
+    return cast("Metric", str(metric))  # numpy has strings of its own, which JSON does not know
 
 
 def unit_rows(vectors: Floats) -> tuple[Float64, Float64]:

@@ -244,6 +244,7 @@ class _Merger:
             ids = self._ids_in(number)
             rows = read_rows(self._snapshot.array, ids, self._snapshot.array.ndim - 1)
             vectors, finite = indexed_rows(rows, self._index.head.metric, self._index.centroids.origin)
+            self._beyond.append(ids[beyond_float32(rows, finite)])
             self._rows_of[number] = ids[finite], vectors
             some = vectors if len(vectors) else table.vectors()[number : number + 1]
             centroids = train_centroids(some, min(parts, len(some)))

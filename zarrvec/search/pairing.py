@@ -22,6 +22,10 @@ _BLOCK_DISTANCES: Final = 1 << 17
 """Distances that are compared at a time: as many as fit the cache of a core."""
 
 
+_LEAST: Final = np.finfo(np.float32).tiny
+"""A row is where its centroid is if the squared distance is less: there is no division by that."""
+
+
 class Pairs(NamedTuple):
     """The two lists of each row."""
 
@@ -85,7 +89,7 @@ class Pairing:
         losses = distances - self._apart[nearest]
         losses += squares[:, None]
         losses *= losses
-        away = squares > 0
+        away = squares >= _LEAST
         factors = np.divide(SOAR_STRENGTH / 4, squares, out=np.zeros_like(squares), where=away)
         losses *= factors[:, None]
         losses += distances

@@ -72,13 +72,15 @@ def sibling(array: AnyArray, name: str) -> AnyArray:
     folder = place.path.rpartition("/")[0]
     path = f"{folder}/{name}" if folder else name
     leading = array.shape[:-1]
+    missing = OptionError(
+        f"{name!r}: there is no array {path!r} beside {place.path!r}; expected the name of one whose first axes are {leading}"
+    )
+    if not {".", ".."}.isdisjoint(name.split("/")):  # zarr refuses such paths
+        raise missing
     try:
         found = zarr.open_array(place.store, path=path, mode="r")
     except (FileNotFoundError, zarr.errors.ContainsGroupError, zarr.errors.NodeTypeValidationError) as error:
-        raise OptionError(
-            f"{name!r}: there is no array {path!r} beside {place.path!r}; expected the name of one whose first axes are "
-            f"{leading}"
-        ) from error
+        raise missing from error
     if found.shape[: len(leading)] != leading:
         raise OptionError(
             f"{name!r}: array {path!r} has the shape {found.shape}, expected one that begins with {leading}, the rows of "

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Collection
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Final, cast
 
@@ -10,12 +10,12 @@ import numpy as np
 import numpy.typing as npt
 from zarr.types import AnyArray
 
-from zarrvec.errors import CorruptError, OptionError, SearchError
+from zarrvec.errors import OptionError, SearchError
 from zarrvec.search.approximate import Asked, Prepared, prepare, search_lists
 from zarrvec.search.blocks import grid_of
 from zarrvec.search.bounded import search_bounded
 from zarrvec.search.depth import are_few, bytes_to_rank_again, depth_for
-from zarrvec.search.editing import fits, of_another, open_head
+from zarrvec.search.editing import fits, of_another, open_head, read_anew
 from zarrvec.search.head import Head
 from zarrvec.search.hits import Hits, SearchStats
 from zarrvec.search.index import index_in_memory, open_index
@@ -28,7 +28,7 @@ from zarrvec.search.inputs import (
     is_integer,
     metric_of,
 )
-from zarrvec.search.metrics import Metric, check_metric
+from zarrvec.search.metrics import check_metric
 from zarrvec.search.places import Snapshot
 from zarrvec.search.reading import Siblings, read_rows, sibling
 
@@ -57,7 +57,7 @@ class Options:
         """Check what can be checked without an array."""
         if not _is_share(self.recall):
             raise OptionError(f"recall={self.recall!r}: expected a share above 0 and up to 1")
-        if self.bits not in (None, 4, 8):
+        if self.bits is not None and not (is_integer(self.bits) and self.bits in (4, 8)):
             raise OptionError(f"bits={self.bits!r}: expected 4 or 8, the bits of each code that are read")
         if self.nprobe is not None and not (is_integer(self.nprobe) and self.nprobe >= 1):
             raise OptionError(
@@ -104,28 +104,16 @@ class Latest:
 
 
 def search(array: AnyArray, queries: npt.ArrayLike, k: object, options: Options, latest: Latest) -> Hits:
-    """Find the nearest rows, through the index if there is one.
-
-    On a store without versions an index may be replaced while it is read; then the search begins anew.
-    """
+    """Find the nearest rows, through the index if there is one."""
     started = time.perf_counter()
     number = as_k(k)
     prepared = latest.find(number, options)
     if prepared is not None:
         batch, single = as_queries(queries, prepared.index.head.width)
-        if batch.size and not _are_too_large(batch, prepared.metric):
+        if batch.size and not are_too_large(batch, prepared.metric):
             snapshot = prepared.snapshot.again()
             return _through_lists(prepared, snapshot, batch, single=single, options=options, started=started)
-    revision = None
-    while True:
-        try:
-            return _search(array, queries, number, options, latest, started)
-        except CorruptError:
-            snapshot = Snapshot.of(array)
-            head = None if snapshot.is_versioned else open_head(snapshot)
-            if head is None or head.revision == revision:
-                raise
-            revision = head.revision
+    return read_anew(array, lambda: _search(array, queries, number, options, latest, started))
 
 
 def _search(
@@ -156,7 +144,7 @@ def _search(
             raise SearchError(of_another(snapshot, head))
         head = None
     bits = options.bits or (8 if head is None else int(head.options["bits"]))
-    exact = exact or _are_too_large(batch, metric)
+    exact = exact or are_too_large(batch, metric)
     if head is not None and not exact:
         exact = codes_tell_too_little(head, options, wanted, bits) or are_few_selected(
             source, mask, head, options, wanted, len(batch), bits
@@ -187,7 +175,8 @@ def _search(
     return _through_lists(prepared, snapshot, batch, single=single, options=options, started=started)
 
 
-def _are_too_large(batch: npt.NDArray[np.float64], metric: Metric) -> bool:
+def are_too_large(batch: npt.NDArray[np.float64], metric: str) -> bool:
+    """Return whether products of such queries with indexed vectors may be beyond float32."""
     return metric != "cosine" and bool(np.abs(batch).max(initial=0) > _LARGEST)
 
 
@@ -285,12 +274,22 @@ def _with_columns(hits: Hits, snapshot: Snapshot, options: Options, started: flo
     return replace(hits, columns=columns, stats=stats)
 
 
-def as_include(include: Collection[str]) -> tuple[str, ...]:
+def as_include(include: object) -> tuple[str, ...]:
     """Return names of what is to be brought along.
+
+    Raises
+    ------
+    OptionError
+        If they are none.
 
     Examples
     --------
     >>> as_include("vectors"), as_include(["text", "vectors"])
     (('vectors',), ('text', 'vectors'))
     """
-    return (include,) if isinstance(include, str) else tuple(include)
+    if isinstance(include, str):
+        return (include,)
+    names: tuple[object, ...] = tuple(include) if isinstance(include, Iterable) else (include,)
+    if not all(isinstance(name, str) for name in names):
+        raise OptionError(f"include={include!r}: expected {VECTORS!r} and names of arrays beside this one")
+    return tuple(map(str, names))

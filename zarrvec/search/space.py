@@ -23,6 +23,9 @@ from zarrvec.search.metrics import Metric, unit_rows
 _SHORTEST: Final = 1e-100
 _LONGEST: Final = 1e100
 """Between these lengths of float64 vectors, squares neither vanish nor overflow."""
+_LARGEST_SQUARE: Final = np.float32(2.0**120)
+"""Up to this squared length, about 1e36, squared distances of vectors and centroids don't overflow float32. faiss ends the process
+where they do."""
 
 
 def indexed_rows(
@@ -42,7 +45,7 @@ def indexed_rows(
     vectors
         (m, d) float32, the finite ones.
     kept
-        (n,) whether a row is finite, in float32 and in its squared length too; the others can't be indexed.
+        (n,) whether a row is finite, and its squared length at most about 1e36; the others can't be indexed.
 
     Examples
     --------
@@ -56,7 +59,7 @@ def indexed_rows(
         else:
             vectors = np.subtract(rows, origin, dtype=np.result_type(rows, np.float32)).astype(np.float32)
         squares = np.einsum("ij,ij->i", vectors, vectors)
-        kept = np.isfinite(squares)
+        kept = squares <= _LARGEST_SQUARE
         if metric == "cosine":
             tiny = np.flatnonzero(~kept | (squares < np.finfo(np.float32).tiny))
             vectors /= np.sqrt(np.where(squares > 0, squares, 1))[:, None]

@@ -134,7 +134,8 @@ class Units:
             known = self._rows(location, table)
             inside = np.all(known.positions < grid, axis=1)
             for clear in changed.clears:
-                inside &= [not is_below(table.keys[row], clear.prefix) for row in known.rows.tolist()]
+                kept = [not is_below(table.keys[row], clear.prefix) for row in known.rows.tolist()]
+                inside &= np.array(kept, dtype=np.bool_)
             there = table.pack_numbers[known.rows] != DELETED
             values = np.where(there, table.generations[known.rows], 0)
             generations[tuple(known.positions[inside].T)] = values[inside]

@@ -50,3 +50,9 @@ def test_wrong_recall(array, recall):
 def test_unknown_include(array):
     with pytest.raises(OptionError, match="labels"):
         VectorAccessor(array).search([1, 0], include=["vectors", "labels"])
+
+
+@pytest.mark.parametrize("include", [[1], None, 3, ["../labels"]])
+def test_what_is_no_name(array, include):
+    with pytest.raises(OptionError, match="expected"):
+        VectorAccessor(array).search([1, 0], include=include)

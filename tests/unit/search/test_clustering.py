@@ -239,6 +239,11 @@ def test_rows_that_gain_nothing_never_pass():
     assert (gains >= gain_threshold(gains, 0.5)).tolist() == [False, False, False, True]
 
 
+def test_rows_of_unknown_gain_never_pass():
+    gains = np.array([np.nan, np.nan, np.nan, -2.0], "f4")
+    assert (gains >= gain_threshold(gains, 0.5)).tolist() == [False, False, False, True]
+
+
 # ── order ──
 
 

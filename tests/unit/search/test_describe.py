@@ -8,6 +8,7 @@ import zarr
 from zarr.storage import MemoryStore
 
 from zarrvec.errors import OptionError, SearchError
+from zarrvec.search import describe
 from zarrvec.search.cache import LISTS, ROOTS
 
 pytestmark = pytest.mark.usefixtures("quick_builds")
@@ -110,3 +111,41 @@ def test_what_cannot_be_searched(array):
         array.vec.explain(k=0)
     with pytest.raises(SearchError, match="index is for 'l2'"):
         array.vec.explain(DATA[0], metric="cosine")
+
+
+@pytest.mark.parametrize("look", [lambda array: array.vec.info(), lambda array: array.vec.explain(k=3)])
+def test_an_index_that_is_replaced_while_it_is_looked_at(look, monkeypatch):
+    array = zarr.create_array({}, name="emb", data=np.random.default_rng(0).normal(size=(300, 8)))
+    array.vec.build_index(nlist=4)
+    opening, changes = describe.open_index, [array.vec.build_index]
+
+    def late(snapshot, head):
+        if changes:
+            changes.pop()()
+        return opening(snapshot, head)
+
+    monkeypatch.setattr(describe, "open_index", late)
+    ROOTS.clear()
+    assert look(array)
+    assert not changes
+
+
+def test_explain_knows_what_is_no_metric():
+    array = zarr.create_array({}, name="emb", data=np.eye(3))
+    with pytest.raises(OptionError, match="euclid"):
+        array.vec.explain(metric="euclid")
+
+
+def test_explain_sees_queries_that_products_do_not_bear(array):
+    plan = array.vec.explain(DATA[:2] * 1e16, 3)
+    assert (plan.way, plan.lists) == ("all rows", 0)
+    assert array.vec.search(DATA[:2] * 1e16, 3).stats.lists == 0
+
+
+@pytest.mark.parametrize("k", [2999, 3000, 3001, 10**6])
+def test_explain_of_more_hits_than_rows(array, k):
+    cold()
+    plan = array.vec.explain(DATA[:2], k)
+    cold()
+    stats = array.vec.search(DATA[:2], k).stats
+    assert (plan.requests, plan.bytes, plan.lists) == (stats.requests, stats.bytes_read, stats.lists)

@@ -195,6 +195,29 @@ def test_a_change_while_another_is_under_way(small, monkeypatch, change, other):
     assert len(names) == 2 + bool(array.vec.info()["deleted"])
 
 
+@pytest.mark.parametrize("change", ["build", "optimize"])
+def test_rows_that_others_read_before_they_were_written_are_found(small, monkeypatch, change):
+    array = make()
+    array.vec.delete([11])
+    beside: Any = zarr.open_array(array.store_path.store, path="emb")
+    append_once = extending.append_once
+
+    def slow(array, vectors, *given):
+        shape = append_once(array, np.zeros_like(vectors), *given)
+        CHANGES[change](zarr.open_array(array.store_path.store, path="emb"))
+        beside.resize(shape)
+        beside[60:] = vectors
+        return shape
+
+    monkeypatch.setattr(extending, "append_once", slow)
+    array.vec.append(rows(30, 1))
+    monkeypatch.undo()
+    assert found(array) == set(range(90)) - {11}
+    array.vec.optimize()
+    assert array.vec.info()["rows_out_of_lists"] == 0
+    assert found(array) == set(range(90)) - {11}
+
+
 def test_what_another_is_writing_is_left_alone(small):
     array = make()
     editor = Editor(Snapshot.of(array))

@@ -7,6 +7,7 @@ from zarr.storage import MemoryStore
 
 import zarrvec
 from zarrvec.errors import SearchError
+from zarrvec.repository import Repository
 from zarrvec.search import extending
 
 pytestmark = pytest.mark.usefixtures("quick_builds")
@@ -110,3 +111,20 @@ def test_what_is_not_rows(store, wrong):
 def test_no_rows(store):
     array = make(store, rows(20))
     assert array.vec.append(np.empty((0, WIDTH))) == (20, WIDTH)
+
+
+@pytest.mark.parametrize("append", [zarrvec.append, lambda array, new: array.vec.append(new)])
+@pytest.mark.parametrize("kind", [OSError, KeyboardInterrupt])
+def test_an_append_that_fails_leaves_the_handle_as_it_was(tmp_path, monkeypatch, append, kind):
+    array = make(zarrvec.open_store(f"zarrvec://{tmp_path}/data.zarr"), rows(100))
+
+    def fail(*given, **named):
+        raise kind
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Repository, "commit", fail)
+        with pytest.raises(kind):
+            append(array, rows(30, 1))
+    assert array.shape == array[...].shape == (100, WIDTH)
+    assert append(array, rows(30, 1)) == array.shape == (130, WIDTH)
+    assert array.vec.search(array[...], 1, nprobe=ALL, rerank=True).ids[:, 0].tolist() == list(range(130))

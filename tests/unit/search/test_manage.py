@@ -220,6 +220,7 @@ def test_a_revert_brings_an_index_back(root):
     [
         ({"metric": "hamming"}, "metric='hamming'"),
         ({"bits": 5}, "bits=5"),
+        ({"bits": 8.0}, "bits=8.0"),
         ({"nlist": 0}, "nlist=0"),
         ({"nlist": 2.5}, "nlist=2.5"),
         ({"memory_bytes": 5}, "memory_bytes=5"),
@@ -368,9 +369,45 @@ def test_rows_beyond_float32_are_found(tmp_path, metric):
         array.vec.optimize()
 
 
+@pytest.mark.parametrize("metric", ["l2", "ip", "cosine"])
+@pytest.mark.parametrize("length", [1e-45, 1e-22, 1e-19, 1e17, 1e18, 3e19, 1e38])
+def test_lengths_at_the_ends_of_float32(tmp_path, metric, length):
+    """Squares vanish, or distances overflow."""
+    rng = np.random.default_rng(0)
+    data = (rng.normal(size=(300, 8)) / 8 * length).astype("f4")
+    if length > 1e18:
+        data[::2] /= length
+    array = zarr.create_array(f"zarrvec://{tmp_path}/v.zarr", name="emb", data=data[:250], chunks=(50, 8))
+    array.vec.build_index(metric=metric, nlist=5)
+    array.vec.append(data[250:])
+    for _ in range(2):
+        hits = array.vec.search(data[[7, 270]], k=3, nprobe=5)
+        assert hits.ids.shape == (2, 3)
+        if metric == "cosine" and length > 1e-40:
+            assert hits.ids[:, 0].tolist() == [7, 270]
+        array.vec.optimize()
+
+
 def test_rows_beyond_float32_are_refused_where_nothing_tells_of_them():
     data = np.eye(10, 3)
     data[4] = 1e25
     array = zarr.create_array({}, name="emb", data=data)
     with pytest.raises(SearchError, match=r"row 4.*zarrvec store"):
         array.vec.build_index(metric="l2")
+
+
+@pytest.mark.parametrize("zarr_format", [2, 3])
+@pytest.mark.parametrize("place", ["root", "elsewhere"])
+def test_the_byte_order_of_an_array_does_not_matter(place, request, zarr_format):
+    store = request.getfixturevalue(place)
+    store = getattr(store, "store", store)
+    array = zarr.create_array(
+        store, name="big", shape=(60, WIDTH), chunks=(20, WIDTH), dtype=">f4", zarr_format=zarr_format
+    )
+    array[...] = rows(60)
+    array.vec.build_index(metric="l2", nlist=3)
+    for handle in (array, zarr.open_array(store, path="big")):
+        assert handle.vec.search(array[7], 1, nprobe=3).stats.nprobe == 3
+        assert handle.vec.search(array[7], 1, nprobe=3).ids.tolist() == [7]
+    assert array.vec.append(rows(5, 1)) == (65, WIDTH)
+    assert array.vec.search(rows(5, 1), 1, nprobe=3).ids[:, 0].tolist() == [60, 61, 62, 63, 64]

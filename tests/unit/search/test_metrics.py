@@ -106,3 +106,7 @@ def test_working_precision():
 def test_unknown_metric(metric):
     with pytest.raises(OptionError, match="cosine"):
         check_metric(metric)
+
+
+def test_a_metric_is_a_string_of_python():
+    assert type(check_metric(np.str_("l2"))) is str

@@ -51,5 +51,12 @@ def test_rows_whose_losses_are_beyond_float32():
     assert found.gains.tolist() == [-np.inf] * 3
 
 
+def test_rows_whose_squares_are_hardly_above_nothing():
+    rows = np.array([[1e-20, 0], [1e-21, 2e-21], [1e-15, 0]], "f4")
+    found = Pairing(np.array([[0, 0], [3e-15, 0]], "f4")).find(rows)
+    assert found.gains[:2].tolist() == [-np.inf] * 2
+    assert np.isfinite(found.gains[2])
+
+
 def test_no_rows_have_no_lists():
     assert [len(column) for column in Pairing(np.eye(3, dtype="f4")).find(np.empty((0, 3), "f4"))] == [0] * 4

@@ -11,6 +11,7 @@ from zarr.storage import FsspecStore, LocalStore, MemoryStore, ObjectStore, Stor
 import zarrvec
 from zarrvec.engine.traffic import Traffic
 from zarrvec.errors import ConflictError, CorruptError, SearchError
+from zarrvec.layout import fold
 from zarrvec.search.entries import EntriesReader, create_entries
 from zarrvec.search.places import Snapshot, Want
 from zarrvec.search.units import STAGED, changed_units
@@ -351,6 +352,20 @@ def test_generations_by_any_name(ours, options):
     assert rows.tolist() == [False] * 4 + [True]
     with pytest.raises(ValueError, match="read-only"):
         snapshot.generations()[0] = 1
+
+
+def test_pages_that_hold_none_of_the_units(ours, monkeypatch):
+    """They reach from before the array to behind it, and something was deleted since they were written."""
+    monkeypatch.setattr(fold, "DELTA_BYTES", 300)
+    group = zarr.open_group(ours, mode="a")
+    for name in "az":
+        group.create_array(name, data=np.arange(40), chunks=(1,))
+    monkeypatch.undo()
+    del group["z"]
+    array = embeddings(ours)
+    array[:2] = 1
+    snapshot = Snapshot.of(array)
+    assert snapshot.generations().tolist() == [snapshot.version] + [0] * 9
 
 
 def test_the_unit_of_a_sharded_array_is_the_shard(ours):

@@ -13,7 +13,7 @@ from zarr.storage import MemoryStore
 import zarrvec
 from zarrvec.errors import OptionError, SearchError
 from zarrvec.search import approximate, kernels, searching
-from zarrvec.search.cache import LISTS
+from zarrvec.search.cache import LISTS, ROOTS
 from zarrvec.search.loading import Loader
 
 pytestmark = pytest.mark.usefixtures("quick_builds")
@@ -51,6 +51,7 @@ def array():
         ({"nprobe": 0}, OptionError, "nprobe=0"),
         ({"nprobe": 1.5}, OptionError, r"nprobe=1\.5"),
         ({"bits": 3}, OptionError, "bits=3"),
+        ({"bits": 4.0}, OptionError, "bits=4.0"),
         ({"rerank": "yes"}, OptionError, "rerank='yes'"),
         ({"memory_bytes": 0}, OptionError, "memory_bytes=0"),
         ({"memory_bytes": None}, OptionError, "memory_bytes=None"),
@@ -311,3 +312,22 @@ def test_recall_between_the_hits_that_were_measured(bits):
         found = array.vec.search(queries, k, where=where).ids
         shared = [np.isin(ids, true).mean() for ids, true in zip(found, truth, strict=True)]
         assert np.mean(shared) >= 0.94
+
+
+@pytest.mark.parametrize("change", ["drop", "build"])
+def test_an_index_that_is_dropped_or_replaced_while_it_is_read(change, monkeypatch):
+    array = indexed(rows(200))
+    data, opening = array[...], searching.open_index
+    changes = [array.vec.drop_index if change == "drop" else array.vec.build_index]
+
+    def late(snapshot, head):
+        if changes:
+            changes.pop()()
+        return opening(snapshot, head)
+
+    monkeypatch.setattr(searching, "open_index", late)
+    ROOTS.clear()
+    LISTS.clear()
+    hits = array.vec.search(data[:5], 1, metric="l2" if change == "drop" else None)
+    assert hits.ids[:, 0].tolist() == [0, 1, 2, 3, 4]
+    assert (hits.stats.nprobe is None) == (change == "drop")

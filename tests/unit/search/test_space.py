@@ -47,6 +47,14 @@ def test_rows_too_large_for_float32_have_a_direction_only():
     assert indexed_rows(rows, "ip")[1].tolist() == [False, False, True, True]
 
 
+@pytest.mark.parametrize("metric", ["l2", "ip"])
+def test_distances_of_what_is_indexed_do_not_overflow(metric):
+    rows = np.array([[1e18, 0], [-1e18, 1e17], [1e19, 0], [0, -1.8e19]], "f4")
+    vectors, kept = indexed_rows(rows, metric)
+    assert kept.tolist() == [True, True, False, False]
+    assert np.isfinite(((2 * vectors[0] - 2 * vectors[1]) ** 2).sum())
+
+
 def test_zero_rows_and_queries_are_at_distance_one():
     vectors, kept = indexed_rows(np.zeros((1, 3)), "cosine")
     assert kept.all()
