@@ -14,6 +14,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from zarrvec.engine.traffic import Traffic, counting
 from zarrvec.search.blocks import grid_of
 from zarrvec.search.depth import Depth, Probes, bytes_to_rank_again, candidates_for, depth_for, waves
 from zarrvec.search.exact import search_exact
@@ -230,10 +231,13 @@ class _Search:
             ids, distances, entries = self._search_lists()
             exact_rows = 0
         else:
+            rounds = self._snapshot.stats.rounds
             with ThreadPoolExecutor(max_workers=1, thread_name_prefix="zarrvec-search") as pool:
                 exact = pool.submit(contextvars.copy_context().run, self._search_fresh)
                 ids, distances, entries = self._search_lists()
-            hits = exact.result()
+            hits, rows = exact.result()
+            rows.rounds -= min(rows.rounds, self._snapshot.stats.rounds - rounds)  # they went on side by side
+            self._snapshot.stats.add(rows)
             exact_rows = hits.stats.vectors
             ids = np.concatenate([ids, hits.ids], axis=1)
             distances = np.concatenate([distances, hits.distances.astype(np.float64)], axis=1)
@@ -251,15 +255,17 @@ class _Search:
             seconds=self._seconds,
         )
 
-    def _search_fresh(self) -> Hits:
-        return search_exact(
-            self._snapshot.array,
-            self._given,
-            self._asked.k,
-            metric=self._prepared.metric,
-            where=self._prepared.fresh,
-            memory_bytes=self._asked.memory_bytes,
-        )
+    def _search_fresh(self) -> tuple[Hits, Traffic]:
+        with counting() as traffic:
+            hits = search_exact(
+                self._snapshot.array,
+                self._given,
+                self._asked.k,
+                metric=self._prepared.metric,
+                where=self._prepared.fresh,
+                memory_bytes=self._asked.memory_bytes,
+            )
+        return hits, traffic
 
     def _search_lists(self) -> tuple[Int64, npt.NDArray[np.float64], int]:
         """Scan; scan more for queries that met too few of the selected rows, as where these lie far from them."""

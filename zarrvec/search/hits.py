@@ -29,7 +29,8 @@ class SearchStats:
     seconds: float
     """Wall time."""
     requests: int | None = None
-    """Requests to the storage: on a zarrvec store reads of packs, elsewhere reads of the index; None if not counted."""
+    """Requests to the storage: on a zarrvec store reads of packs, for rows and columns too, elsewhere reads of the index alone;
+    None if they weren't counted."""
     bytes_read: int | None = None
     """Bytes that these brought; None if not counted."""
     rounds: int | None = None

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from zarr.types import AnyArray
 
+from zarrvec.engine.traffic import Traffic, counting
 from zarrvec.errors import OptionError, SearchError
 from zarrvec.search.approximate import Asked, Prepared, prepare, search_lists
 from zarrvec.search.blocks import grid_of
@@ -106,7 +107,20 @@ class Latest:
 def search(array: AnyArray, queries: npt.ArrayLike, k: object, options: Options, latest: Latest) -> Hits:
     """Find the nearest rows, through the index if there is one."""
     started = time.perf_counter()
-    number = as_k(k)
+    with counting() as rows:
+        hits = _find(array, queries, as_k(k), options, latest, started)
+    stats = hits.stats
+    if stats.requests is None or stats.bytes_read is None or stats.rounds is None or not rows.requests:
+        return hits
+    total = Traffic(requests=stats.requests, bytes=stats.bytes_read, rounds=stats.rounds)
+    total.add(rows)
+    stats = replace(stats, requests=total.requests, bytes_read=total.bytes, rounds=total.rounds)
+    return replace(hits, stats=stats)
+
+
+def _find(
+    array: AnyArray, queries: npt.ArrayLike, number: int, options: Options, latest: Latest, started: float
+) -> Hits:
     prepared = latest.find(number, options)
     if prepared is not None:
         batch, single = as_queries(queries, prepared.index.head.width)
