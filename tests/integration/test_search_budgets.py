@@ -147,7 +147,9 @@ def test_rows_and_columns_are_counted(s3_server, reopen, s3_proxy, minilm):
     array[17] = minilm[6000]
     for asked in ({}, {"exact": True}, {"include": ["vectors", "emb-year"]}, {"rerank": True}):
         array = reopen(place)
-        hits, count = counted(s3_proxy, lambda array=array, asked=asked: array.vec.search(minilm[ROWS], **asked))
+        hits, count = counted(
+            s3_proxy, lambda array=array, asked=asked: array.vec.search(minilm[ROWS], **asked)
+        )
         taken = hits.stats.requests, hits.stats.bytes_read, hits.stats.rounds
         assert taken == (count.total_requests, count.bytes_out, count.rounds), (asked, lines(count))
 

@@ -231,13 +231,16 @@ class _Search:
             ids, distances, entries = self._search_lists()
             exact_rows = 0
         else:
-            rounds = self._snapshot.stats.rounds
+            spent = self._snapshot.stats
+            rounds = spent.rounds
             with ThreadPoolExecutor(max_workers=1, thread_name_prefix="zarrvec-search") as pool:
                 exact = pool.submit(contextvars.copy_context().run, self._search_fresh)
-                ids, distances, entries = self._search_lists()
-            hits, rows = exact.result()
-            rows.rounds -= min(rows.rounds, self._snapshot.stats.rounds - rounds)  # they went on side by side
-            self._snapshot.stats.add(rows)
+                with counting() as ranked:
+                    ids, distances, entries = self._search_lists()
+            hits, fresh = exact.result()
+            spent.add(ranked)
+            fresh.rounds -= min(fresh.rounds, spent.rounds - rounds)  # they went on side by side
+            spent.add(fresh)
             exact_rows = hits.stats.vectors
             ids = np.concatenate([ids, hits.ids], axis=1)
             distances = np.concatenate([distances, hits.distances.astype(np.float64)], axis=1)

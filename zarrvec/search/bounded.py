@@ -121,8 +121,8 @@ def search_bounded(
     part = hits.stats.bytes_decoded / max(1, array.nbytes)
     stats = replace(hits.stats, lists=read.lists, entries=read.entries, part_read=part)
     if snapshot.is_versioned:
-        index = snapshot.stats
-        stats = replace(stats, requests=index.requests, bytes_read=index.bytes, rounds=index.rounds)
+        spent = snapshot.stats
+        stats = replace(stats, requests=spent.requests, bytes_read=spent.bytes, rounds=spent.rounds)
     return replace(hits, stats=stats)
 
 
