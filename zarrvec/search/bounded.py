@@ -25,7 +25,7 @@ from zarrvec.search.inputs import as_queries
 from zarrvec.search.metrics import Metric, unit_rows
 from zarrvec.search.places import Snapshot
 from zarrvec.search.roots import Centroids
-from zarrvec.search.space import indexed_queries
+from zarrvec.search.space import indexed_queries, is_far
 from zarrvec.search.topk import NO_ID
 
 Float32 = npt.NDArray[np.float32]
@@ -104,7 +104,7 @@ def search_bounded(
         if fits:
             index = open_index(snapshot, head)
             near = _living(where, index.deleted, leading)
-            if _holds(head, len(batch), k, near, memory_bytes):
+            if not is_far(index.centroids.origin) and _holds(head, len(batch), k, near, memory_bytes):
                 found = _Narrowing(snapshot, index, batch, k, near, memory_bytes, whole).run(read)
                 near = near if found is None else found.reshape(leading)
         else:

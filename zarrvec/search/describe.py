@@ -22,13 +22,8 @@ from zarrvec.search.inputs import as_k, as_queries, as_selection, check_array
 from zarrvec.search.metrics import check_metric
 from zarrvec.search.places import Snapshot
 from zarrvec.search.reading import Siblings
-from zarrvec.search.searching import (
-    Options,
-    are_few_selected,
-    are_too_large,
-    codes_tell_too_little,
-)
-from zarrvec.search.space import indexed_queries
+from zarrvec.search.searching import Options, are_few_selected, codes_tell_too_little
+from zarrvec.search.space import are_too_large, indexed_queries, is_far
 
 Mask = npt.NDArray[np.bool_]
 
@@ -237,8 +232,11 @@ def _plan(
             )
         elif are_few_selected(source, mask, head, options, wanted, asked, bits):
             because = "so few are selected that they take fewer bytes than posting lists"
-    if because is None and head is not None:
-        planner = _Planner(snapshot, open_index(snapshot, head), wanted, mask, options)
+    index = None if because is not None or head is None else open_index(snapshot, head)
+    if index is not None and is_far(index.centroids.origin):
+        because = "rows are so far from 0 that products of float32 won't do"
+    if because is None and index is not None:
+        planner = _Planner(snapshot, index, wanted, mask, options)
         plan = planner.typical() if batch is None else planner.plan(batch)
     else:
         chunks, size = _chunks(snapshot, mask)

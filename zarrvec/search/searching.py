@@ -32,9 +32,8 @@ from zarrvec.search.inputs import (
 from zarrvec.search.metrics import check_metric
 from zarrvec.search.places import Snapshot
 from zarrvec.search.reading import Siblings, read_rows, sibling
+from zarrvec.search.space import are_too_large, is_far
 
-_LARGEST: Final = 1e15
-"""Components of queries up to which the products of float32 with indexed vectors are safe."""
 _MOST_LOST: Final = {8: 0.3, 4: 0.5}
 """Part of the nearest rows, by bits of codes, that ranking again can bring back: more candidates are ranked for 4 bits."""
 VECTORS: Final = "vectors"
@@ -163,7 +162,8 @@ def _search(
         exact = codes_tell_too_little(head, options, wanted, bits) or are_few_selected(
             source, mask, head, options, wanted, len(batch), bits
         )
-    if head is None or exact:
+    index = None if head is None or exact else open_index(snapshot, head)
+    if index is None or is_far(index.centroids.origin):
         hits = search_bounded(
             snapshot,
             head,
@@ -184,14 +184,9 @@ def _search(
         where=mask,
         memory_bytes=options.memory_bytes,
     )
-    prepared = prepare(snapshot, open_index(snapshot, head), asked)
+    prepared = prepare(snapshot, index, asked)
     latest.keep(options, prepared)
     return _through_lists(prepared, snapshot, batch, single=single, options=options, started=started)
-
-
-def are_too_large(batch: npt.NDArray[np.float64], metric: str) -> bool:
-    """Return whether products of such queries with indexed vectors may be beyond float32."""
-    return metric != "cosine" and bool(np.abs(batch).max(initial=0) > _LARGEST)
 
 
 def codes_tell_too_little(head: Head, options: Options, k: int, bits: int) -> bool:

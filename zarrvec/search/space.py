@@ -27,6 +27,9 @@ _LARGEST_SQUARE: Final = np.float32(2.0**120)
 """Up to this squared length, about 1e36, squared distances of vectors and centroids don't overflow float32. faiss ends the process
 where they do."""
 
+_FAR: Final = 1e15
+"""A query less an origin that is farther from 0, or a query that is itself, makes products that may overflow float32."""
+
 
 def indexed_rows(
     rows: npt.NDArray[Any], metric: Metric, origin: npt.NDArray[np.float32] | None = None
@@ -100,6 +103,28 @@ def indexed_queries(
             return units
         return unit_rows(queries)[0].astype(np.float32)
     return (queries if origin is None else queries - origin).astype(np.float32)
+
+
+def are_too_large(queries: npt.NDArray[np.float64], metric: str) -> bool:
+    """Return whether queries make products that float32 may not hold.
+
+    Examples
+    --------
+    >>> are_too_large(np.array([[1e16, 0]]), "l2"), are_too_large(np.array([[1e16, 0]]), "cosine")
+    (True, False)
+    """
+    return metric != "cosine" and bool(np.abs(queries).max(initial=0) > _FAR)
+
+
+def is_far(origin: npt.NDArray[np.float32] | None) -> bool:
+    """Return whether no query is near enough to this origin for products of float32, but such as `are_too_large`.
+
+    Examples
+    --------
+    >>> is_far(None), is_far(np.array([1, -1e16], "f4"))
+    (False, True)
+    """
+    return origin is not None and bool(np.abs(origin).max(initial=0) > _FAR)
 
 
 def distances_of(

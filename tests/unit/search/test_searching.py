@@ -331,3 +331,15 @@ def test_an_index_that_is_dropped_or_replaced_while_it_is_read(change, monkeypat
     hits = array.vec.search(data[:5], 1, metric="l2" if change == "drop" else None)
     assert hits.ids[:, 0].tolist() == [0, 1, 2, 3, 4]
     assert (hits.stats.nprobe is None) == (change == "drop")
+
+
+def test_rows_so_far_from_zero_that_products_overflow():
+    data = np.float32(1e16) + np.float32(1e12) * rows(400)
+    array = indexed(data)
+    for query in (np.ones(WIDTH), data[7].astype("f8")):
+        hits = array.vec.search(query, k=3)
+        assert hits.ids.tolist() == array.vec.search(query, k=3, exact=True).ids.tolist()
+        apart = ((data.astype("f8") - query) ** 2).sum(axis=1)
+        assert apart[hits.ids].tolist() == np.sort(apart)[:3].tolist()
+        assert array.vec.explain(query, k=3).way == "all rows"
+    assert "far from 0" in array.vec.explain(np.ones(WIDTH)).because
