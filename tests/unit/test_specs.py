@@ -26,8 +26,8 @@ from zarrvec.search import (
     optimize,
     probing,
     records,
-    searching,
     sources,
+    space,
 )
 
 ROOT = Path(__file__).parents[2]
@@ -205,7 +205,7 @@ def test_metadata_names():
         (INDEX, "at most 0.003 of `recall` at every nprobe and k at which that was 0.8 or more", (calibrate._LOSS, calibrate._HIGH) == (0.003, 0.8)),
         (INDEX, "8 sqrt(`nlist`) groups", groups.GROUPS == 8),
         (INDEX, "a group of more than 4 times the mean", groups.OVERGROWN == 4),
-        (INDEX, "above 10^15", searching._LARGEST == 1e15),
+        (INDEX, "above 10^15", space._FAR == 1e15),
         (INDEX, "at least 1 MiB: a segment", extending.PENDING_BYTES == 1 << 20),
         (INDEX, "Three or more later segments of about its size or less (fewer than 4 times the rows)", extending.SEGMENTS_OF_A_SIZE == 4),
         (INDEX, "more than 4 times the mean", optimize.OVERGROWN == 4),
