@@ -32,3 +32,14 @@ def quick_builds() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("zarrvec.search.build.CALIBRATION_ROWS", 100)
         yield
+
+
+@pytest.fixture(params=[False, True], ids=["numpy", "compiled"])
+def compiled(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
+    """Whether compiled code is there: once it isn't, as in a new process, and once it is."""
+    from zarrvec.search import kernels, loading  # loads numpy: not before its threads are told
+
+    monkeypatch.setattr(kernels, "_loader", loading.Loader())
+    if request.param and not kernels.compile_now():
+        pytest.skip("numba is not installed")
+    return bool(request.param)

@@ -22,7 +22,9 @@ def test_latency_of_s3(proxied_bucket, s3_proxy):
     assert target.concurrency > 4
     assert target.get_dollars == 0.0004 / 1000
     stats = s3_proxy.stats()
-    assert sum(stats.requests.get(kind, 0) for kind in ("PUT", "GET")) < 400
+    assert (
+        sum(stats.requests.get(kind, 0) for kind in ("PUT", "GET")) < 400
+    )  # 393, if all 64 connections are tried
     array = zarr.create_array(
         url, data=np.array([1, 2]), storage_options={"s3": proxied_bucket.storage_options}
     )

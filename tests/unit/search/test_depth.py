@@ -71,11 +71,8 @@ def some_table(random, nlist, width):
 
 @pytest.mark.parametrize("metric", METRICS)
 @pytest.mark.parametrize("nprobe", [1, 5, 40, 99])
-@pytest.mark.parametrize("compiled", [False, True])
-def test_probes_are_the_lists_of_least_key(metric, nprobe, compiled, monkeypatch):
-    monkeypatch.setattr(kernels, "_loader", Loader())
-    if compiled and not kernels.compile_now():
-        pytest.skip("numba is not installed")
+@pytest.mark.usefixtures("compiled")
+def test_probes_are_the_lists_of_least_key(metric, nprobe):
     random = np.random.default_rng(0)
     table, queries = some_table(random, 40, 6), random.normal(size=(9, 6)).astype("f4")
     centroids, radii = table.vectors(), table.heads["radius"]
@@ -94,11 +91,8 @@ def test_probes_are_the_lists_of_least_key(metric, nprobe, compiled, monkeypatch
     np.testing.assert_allclose(probes.nearest, away, rtol=1e-5)
 
 
-@pytest.mark.parametrize("compiled", [False, True])
-def test_of_lists_with_one_key_the_first(compiled, monkeypatch):
-    monkeypatch.setattr(kernels, "_loader", Loader())
-    if compiled and not kernels.compile_now():
-        pytest.skip("numba is not installed")
+@pytest.mark.usefixtures("compiled")
+def test_of_lists_with_one_key_the_first():
     table = some_table(np.random.default_rng(0), 9, 3)
     table.centroids[:], table.heads["scale"] = 100, 0.01
     probes = Compass.of_table(table, "l2").probe(np.ones((2, 3), "f4"), 9)

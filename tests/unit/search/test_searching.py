@@ -12,9 +12,8 @@ from zarr.storage import MemoryStore
 
 import zarrvec
 from zarrvec.errors import OptionError, SearchError
-from zarrvec.search import approximate, kernels, searching
+from zarrvec.search import approximate, searching
 from zarrvec.search.cache import LISTS, ROOTS
-from zarrvec.search.loading import Loader
 
 pytestmark = pytest.mark.usefixtures("quick_builds")
 
@@ -201,11 +200,8 @@ class TestSearchesLikeTheOneBefore:
         monkeypatch.setattr(searching, "prepare", prepare)
         return calls
 
-    @pytest.fixture(params=[False, True], ids=["numpy", "compiled"])
-    def emb(self, tmp_path, request, monkeypatch):
-        monkeypatch.setattr(kernels, "_loader", Loader())
-        if request.param and not kernels.compile_now():
-            pytest.skip("numba is not installed")
+    @pytest.fixture
+    def emb(self, tmp_path, compiled):
         root = zarr.open_group(f"zarrvec://{tmp_path}/data.zarr", mode="a")
         made = root.create_array("emb", data=rows(400), chunks=(50, WIDTH))
         made.vec.build_index(metric="l2")
