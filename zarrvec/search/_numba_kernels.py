@@ -17,22 +17,30 @@ import numba as nb
 import numpy as np
 
 from zarrvec.search._numba_products import (
-    BLOCK_ROWS,
     QUERIES,
+    ROUGH,
     code,
+    dot,
     jit,
     multiply,
-    multiply_rows,
     places_of,
     read_scalars,
     uint32_at,
     uint64_at,
     unpack,
 )
-from zarrvec.search._numpy_kernels import GLANCE, OCTETS
+from zarrvec.search._numpy_kernels import GLANCE, MIDDLE, UNIT
 
 if nb.config.DISABLE_JIT:
     raise ImportError("NUMBA_DISABLE_JIT is set: nothing here runs uncompiled, numpy does.")
+
+
+_TOGETHER = 32
+"""Queries whose products with all centroids are held at once."""
+_FAR_OFF = np.float32(4)
+"""Standard deviations that a rough product is expected to be off at most."""
+_UNITS = np.float32(UNIT / 16)
+_TWO = np.float32(2)
 
 
 @jit
@@ -143,8 +151,8 @@ def _scan(lists, coded, steps, shifts, probes, order, base, mask, codes, pointer
                     query = pair // width
                     bias, step, shift = biases[pair], steps[query], shifts[query]
                     for j in range(size):
-                        dot = bias + scales[j] * (step * np.float32(np.int32(sums[i, j] - shift)))
-                        found[j] = norms[j] - factor * dot
+                        dotted = bias + scales[j] * (step * np.float32(np.int32(sums[i, j] - shift)))
+                        found[j] = norms[j] - factor * dotted
                     ids_at = addresses[number] + np.uint64(start * id_bytes)
                     _keep(found, size, ids_at, id_bytes, masked, allowed, ids[query], scores[query])
     return scanned
@@ -155,10 +163,10 @@ def _scan_parts(lists, queries, probes, order, base, mask, ids, scores):
     addresses, counts, layout = lists
     steps = np.empty(queries.shape[0], np.float32)
     shifts = np.zeros(queries.shape[0], np.int32)
-    coded, codes, block = code(queries, layout, steps, shifts)
+    totals = np.empty(queries.shape[0], np.int32)
+    coded, codes, block = code(queries, layout, steps, shifts, totals)
     sums, pointers = np.empty((QUERIES, block), np.int32), np.empty(QUERIES, np.uint64)
-    ids[:] = -1
-    scores[:] = np.inf
+    ids[:], scores[:] = -1, np.inf
     scanned = 0
     for part in range(addresses.shape[0]):
         those = addresses[part], counts[part], layout
@@ -175,16 +183,20 @@ def _scan_all(lists, queries, probes, order, base, mask, ids, scores):
 
 
 @jit
-def _choose_one(products, squares, bias, factor, lists, keys):
-    """Choose the lists of one query, and return the least of ``squares - 2 * products``."""
+def _choose_one(rough, coarse, query, length, factor, lists, keys, products):
+    """Choose the lists of one query, and return the least of ``squares - 2 * products``; rough products are used up.
+
+    Those that are nearest by rough products are multiplied anew, and then all others that may be as near. A rough product is
+    not farther off, for the length of what is rounded away, than twice as far as any of the first, or than four times as far
+    as chance would have it.
+    """
+    codes, _high, _low, scales, squares, bias, lost = coarse
     lists[:], keys[:] = -1, np.inf
-    least, key = np.full(GLANCE, np.inf, np.float32), np.empty(GLANCE, np.float32)
-    for first in range(0, products.shape[0], GLANCE):
+    key, other = np.empty(GLANCE, np.float32), np.empty(GLANCE, np.float32)
+    for first in range(0, rough.shape[0], GLANCE):
         limit, near = keys[0], False
         for i in range(GLANCE):  # this vectorises
-            twice = np.float32(-2) * products[first + i]
-            key[i] = twice + factor * bias[first + i]
-            least[i] = min(least[i], squares[first + i] + twice)
+            key[i] = factor * bias[first + i] - _TWO * rough[first + i]
             near |= key[i] < limit
         if not near:
             continue
@@ -192,27 +204,87 @@ def _choose_one(products, squares, bias, factor, lists, keys):
             if key[i] < keys[0]:
                 lists[0], keys[0] = first + i, key[i]
                 _sift(lists, keys, 0, lists.shape[0])
+    off, least = _FAR_OFF * length / np.float32(np.sqrt(query.shape[0])), np.float32(np.inf)
+    for place in range(lists.shape[0]):
+        number = lists[place]
+        product = scales[number] * dot(codes[number], query)
+        if lost[number] > 0:
+            off = max(off, _TWO * abs(product - rough[number]) / lost[number])
+        least = min(least, squares[number] - _TWO * product)
+        keys[place], rough[number] = factor * bias[number] - _TWO * product, -np.inf
+    for place in range(lists.shape[0] // 2 - 1, -1, -1):
+        _sift(lists, keys, place, lists.shape[0])
+    for first in range(0, rough.shape[0], GLANCE):
+        limit, near = keys[0], False
+        for i in range(GLANCE):  # this vectorises
+            most = _TWO * (rough[first + i] + off * lost[first + i])
+            key[i], other[i] = factor * bias[first + i] - most, squares[first + i] - most
+            near |= (key[i] <= limit) | (other[i] < least)
+        if not near:
+            continue
+        for i in range(min(GLANCE, codes.shape[0] - first)):
+            number = first + i
+            if key[i] <= keys[0] or other[i] < least:
+                product = scales[number] * dot(codes[number], query)
+                least = min(least, squares[number] - _TWO * product)
+                exact = factor * bias[number] - _TWO * product
+                if _after(keys[0], lists[0], exact, number):
+                    lists[0], keys[0] = number, exact
+                    _sift(lists, keys, 0, lists.shape[0])
     _sort(lists, keys)
-    return least.min()
+    for place in range(lists.shape[0]):
+        products[place] = scales[lists[place]] * dot(codes[lists[place]], query)
+    return least
 
 
 @jit
 def _choose(coarse, queries, factors, lists, theirs, nearest):
-    codes, scales, squares, bias = coarse
-    padded = np.zeros((queries.shape[0], codes.shape[1]), np.float32)
-    for row in range(queries.shape[0]):  # an assignment of arrays has its error message compiled, for 3 s
-        for j in range(queries.shape[1]):
-            padded[row, j] = queries[row, j]
-    sums, pointers = np.empty((2, BLOCK_ROWS), np.float32), np.empty(2, np.uint64)
-    products = np.zeros((2, scales.shape[0]), np.float32)
-    for first in range(0, queries.shape[0], 2):
-        taken = min(2, queries.shape[0] - first)
-        multiply_rows(codes, scales, padded, first, taken, pointers, sums, products)
-        for i in range(taken):
-            row = first + i
-            nearest[row] = _choose_one(products[i], squares, bias, factors[row], lists[row], theirs[row])
-            for place in range(lists.shape[1]):
-                theirs[row, place] = products[i, lists[row, place]]
+    _codes, high, low, scales, _squares, _bias, _lost = coarse
+    nlist = high.shape[0]
+    is_whole = low.shape[0] == nlist
+    layout = queries.shape[1], 4, False, 8 if is_whole else ROUGH
+    places = np.uint64(0), np.uint64(0), np.uint64(high.ctypes.data), np.uint64(low.ctypes.data)
+    steps, shifts, totals = (
+        np.empty(queries.shape[0], np.float32),
+        np.zeros(queries.shape[0], np.int32),
+        np.empty(queries.shape[0], np.int32),
+    )
+    coded, scratch, block = code(queries, layout, steps, shifts, totals)
+    stride = coded.strides[0]
+    sums, pointers = np.empty((QUERIES, block), np.int32), np.empty(QUERIES, np.uint64)
+    rough = np.zeros((min(_TOGETHER, queries.shape[0]), scales.shape[0]), np.float32)
+    keys = np.empty(lists.shape[1], np.float32)
+    for first in range(0, queries.shape[0], _TOGETHER):
+        end = min(first + _TOGETHER, queries.shape[0])
+        for start in range(0, nlist, block):
+            size = min(block, nlist - start)
+            unpack(places, layout, start, size, scratch)
+            for at in range(first, end, QUERIES):
+                taken = min(QUERIES, end - at)
+                for i in range(QUERIES):
+                    query = at + min(i, taken - 1)
+                    pointers[i] = np.uint64(coded.ctypes.data) + np.uint64(query * stride)
+                multiply(places, layout, start, size, taken, stride, scratch, pointers, sums)
+                for i in range(taken):
+                    query = at + i
+                    step, shift = steps[query], shifts[query]
+                    if not is_whole:
+                        step, shift = step * _UNITS, shift + MIDDLE * totals[query]
+                    for j in range(size):
+                        dotted = step * np.float32(np.int32(sums[i, j] - shift))
+                        rough[query - first, start + j] = scales[start + j] * dotted
+        for query in range(first, end):
+            length = np.float32(np.sqrt(dot(queries[query], queries[query])))
+            nearest[query] = _choose_one(
+                rough[query - first],
+                coarse,
+                queries[query],
+                length,
+                factors[query],
+                lists[query],
+                keys,
+                theirs[query],
+            )
 
 
 def _choose_all(coarse, queries, factors, lists, theirs, nearest):
@@ -256,7 +328,8 @@ def examples() -> list[tuple[Any, tuple[Any, ...]]]:
         return np.zeros(shape, np.int64)
 
     lists = np.zeros((1, 1), np.uint64), numbers(1, 1), (1, 4, False, 8)  # at address 0: nothing is read
-    coarse = np.zeros((1, OCTETS), np.int8), floats(GLANCE), floats(GLANCE), floats(GLANCE)
+    plane = np.zeros((1, 1), np.uint8)
+    coarse = np.zeros((1, 1), np.int8), plane, plane, *(floats(GLANCE) for _ in range(4))
     mask = False, np.empty(0, np.uint8)
     chosen = numbers(1, 1), floats(1, 1), floats(1)
     found = numbers(1, 1), floats(1, 1)

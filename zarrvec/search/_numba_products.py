@@ -20,8 +20,9 @@ from llvmlite import ir
 from numba import carray, types
 from numba.extending import intrinsic
 
-from zarrvec.search._numba_tiles import LANES, decoded_tile, has_byte_products, planes_tile, rows_tile
+from zarrvec.search._numba_tiles import LANES, decoded_tile, has_byte_products, planes_tile
 from zarrvec.search._numpy_kernels import OCTETS
+from zarrvec.search.records import CODE_ZERO
 
 _SCRATCH_CODES: Final = 12288
 """Codes decoded at a time: at two bytes each they fill three quarters of a small first-level cache."""
@@ -29,6 +30,8 @@ _TOP: Final = 2**24
 """Sum of the absolute components of an int16 query: times 128, the largest code, it stays below 2**31."""
 _LARGEST: Final = 127 * 256 + 127
 """Component of an int16 query: its halves are int8."""
+ROUGH: Final = 2
+"""Bits of codes of which the high planes are multiplied with the high bytes of queries alone, the others being 0."""
 
 
 def _reader(numba_type: Any, llvm_type: Any) -> Any:
@@ -66,15 +69,19 @@ BLOCK_ROWS: Final = 256
 _tile_8x1, _tile_4x4 = decoded_tile(_ROWS, 1), decoded_tile(4, QUERIES)
 _planes_8x1, _planes_4x2 = planes_tile(_ROWS, 1, 8), planes_tile(4, 2, 8)
 _high_8x1, _high_4x2 = planes_tile(_ROWS, 1, 4), planes_tile(4, 2, 4)
-_rows_8x1, _rows_4x2 = rows_tile(_ROWS, 1), rows_tile(4, 2)
+_rough_8x1, _rough_4x2 = planes_tile(_ROWS, 1, 4, whole=False), planes_tile(4, 2, 4, whole=False)
 jit = nb.njit(nogil=True, error_model="numpy")
 
 
 @jit
-def _quantize(queries, padded, coded, steps):
+def _quantize(queries, layout, padded, coded, steps, totals):
+    unit = np.float32(256 if layout[3] == ROUGH else 1)
     width = queries.shape[1]
     half = (width + 1) // 2
-    coded[:] = 0
+    top = np.float64(
+        _TOP - width if unit == 1 else _TOP // 2
+    )  # before numbers are rounded, to twice as much at most
+    coded[:], totals[:] = 0, 0
     for row in range(queries.shape[0]):
         largest = np.float32(0)
         total = 0.0
@@ -85,18 +92,19 @@ def _quantize(queries, padded, coded, steps):
         if largest == 0:
             steps[row] = 0
             continue
-        factor = min(_LARGEST / largest, (_TOP - width) / total)
+        factor = min(_LARGEST / largest, top / total)
         steps[row] = 1.0 / factor
         for j in range(width):
             at = j if j < half else padded + j - half
-            coded[row, at] = np.int16(np.rint(queries[row, j] * factor))
+            value = np.int16(unit * np.rint(queries[row, j] * factor / unit))
+            coded[row, at] = value
+            totals[row] += value
 
 
 @jit
-def _split(coded, padded, halves, shifts):
+def _split(coded, padded, halves):
     """Part int16 queries into high and low bytes, in the order in which a tile takes them."""
     for row in range(coded.shape[0]):
-        total = 0
         for at in range(0, padded, OCTETS):
             for half in range(2):
                 for j in range(OCTETS):
@@ -105,8 +113,6 @@ def _split(coded, padded, halves, shifts):
                     place = 4 * at + 2 * OCTETS * half + j
                     halves[row, place] = np.int8((value - low) >> 8)
                     halves[row, place + OCTETS] = low
-                    total += value
-        shifts[row] = 128 * total
 
 
 @jit
@@ -192,61 +198,53 @@ def _multiply_planes(places, layout, start, size, taken, stride, codes, pointers
         if taken == 1:
             if bits == 8:
                 _planes_8x1(high, low, half, row, last, at, out, sums_stride)
-            else:
+            elif bits == 4:
                 _high_8x1(high, low, half, row, last, at, out, sums_stride)
+            else:
+                _rough_8x1(high, low, half, row, last, at, out, sums_stride)
             continue
         for j in range(0, taken, 2):
             pair, sums_at = at + np.uint64(8 * j), out + np.uint64(j) * sums_stride
             if bits == 8:
                 _planes_4x2(high, low, half, row, last, pair, sums_at, sums_stride)
-            else:
+            elif bits == 4:
                 _high_4x2(high, low, half, row, last, pair, sums_at, sums_stride)
+            else:
+                _rough_4x2(high, low, half, row, last, pair, sums_at, sums_stride)
 
 
 @jit
-def _code_words(queries, layout, steps, shifts):
+def _code_words(queries, layout, steps, shifts, totals):
     """Return int16 queries, and room for so many decoded rows."""
     half = (layout[0] + 1) // 2
     padded = (half + LANES - 1) // LANES * LANES
     coded = np.empty((queries.shape[0], 2 * padded), np.int16)
-    _quantize(queries, padded, coded, steps)
+    _quantize(queries, layout, padded, coded, steps, totals)
     block = max(_ROWS, _SCRATCH_CODES // (2 * half) // _ROWS * _ROWS)
     return coded, np.zeros((2, block * half + LANES), np.int16), block
 
 
 @jit
-def _code_bytes(queries, layout, steps, shifts):
+def _code_bytes(queries, layout, steps, shifts, totals):
     """Return the halves of int16 queries."""
     half = (layout[0] + 1) // 2
     padded = (half + OCTETS - 1) // OCTETS * OCTETS
     coded = np.empty((queries.shape[0], 2 * padded), np.int16)
-    _quantize(queries, padded, coded, steps)
+    _quantize(queries, layout, padded, coded, steps, totals)
     halves = np.empty((queries.shape[0], 4 * padded), np.int8)
-    _split(coded, padded, halves, shifts)
+    _split(coded, padded, halves)
+    for row in range(queries.shape[0]):
+        shifts[row] = CODE_ZERO * totals[row]
     return halves, np.empty((2, 0), np.int16), BLOCK_ROWS
 
 
-@jit
-def multiply_rows(codes, scales, queries, first, taken, pointers, sums, products):
-    """Let ``products[i]`` be the inner products of query ``first + i``, padded as rows are, and rows of int8 numbers."""
-    for i in range(2):  # where there is no second the first is repeated
-        number = np.uint64(first + min(i, taken - 1))
-        pointers[i] = np.uint64(queries.ctypes.data) + number * np.uint64(queries.strides[0])
-    at, out = np.uint64(pointers.ctypes.data), np.uint64(sums.ctypes.data)
-    address, width = np.uint64(codes.ctypes.data), np.uint64(codes.shape[1])
-    count, block = codes.shape[0], sums.shape[1]
-    last, sums_stride = np.uint64(count - 1), np.uint64(4 * block)
-    for start in range(0, count, block):
-        size = min(block, count - start)
-        for i in range(0, size, _ROWS if taken == 1 else 4):
-            row, place = np.uint64(start + i), out + np.uint64(4 * i)
-            if taken == 1:
-                _rows_8x1(address, width, row, last, at, place, sums_stride)
-            else:
-                _rows_4x2(address, width, row, last, at, place, sums_stride)
-        for i in range(taken):
-            for j in range(size):
-                products[i, start + j] = scales[start + j] * sums[i, j]
+@nb.njit(nogil=True, error_model="numpy", fastmath={"reassoc", "contract"})
+def dot(numbers, query):
+    """Return the inner product of two rows of numbers."""
+    total = np.float32(0)
+    for i in range(query.shape[0]):  # this vectorises, for sums may be taken in any order
+        total += np.float32(numbers[i]) * query[i]
+    return total
 
 
 code, unpack, multiply = (

@@ -43,15 +43,19 @@ def _shuffled(builder, first, second, numbers):
     return builder.shuffle_vector(first, second, ir.Constant(ir.VectorType(_I32, len(numbers)), numbers))
 
 
+def _fetch(builder, address):
+    pointer = builder.inttoptr(address, _I8.as_pointer())
+    _call(builder, ir.VoidType(), "llvm.prefetch.p0", pointer, _I32(0), _I32(3), _I32(1))
+
+
 def _store_sums(builder, vectors, address):
-    """Store the sum of each of four vectors, of int32 or float32, one after the other."""
+    """Store the sum of each of four vectors of int32, one after the other."""
     count = vectors[0].type.count
-    add = builder.fadd if vectors[0].type.element == ir.FloatType() else builder.add
 
     def added(first, second, low, high):
         """Add what is at some places of each four numbers to what is at others; from `count` on, of the second vector."""
         parts = [[at + number for at in range(0, count, 4) for number in numbers] for numbers in (low, high)]
-        return add(*(_shuffled(builder, first, second, part) for part in parts))
+        return builder.add(*(_shuffled(builder, first, second, part) for part in parts))
 
     pairs = [
         added(*pair, (0, count, 1, count + 1), (2, count + 2, 3, count + 3))
@@ -61,20 +65,12 @@ def _store_sums(builder, vectors, address):
     while sums.type.count > len(vectors):
         size = sums.type.count // 2
         halves = [_shuffled(builder, sums, sums, list(range(at, at + size))) for at in (0, size)]
-        sums = add(*halves)
+        sums = builder.add(*halves)
     builder.store(sums, builder.inttoptr(address, sums.type.as_pointer()), align=4)
 
 
 def _least(builder, one, other):
     return builder.select(builder.icmp_unsigned("<", one, other), one, other)
-
-
-def _float_lanes(features: str) -> int:
-    """Return how many float32 the processor multiplies at once."""
-    for feature, lanes in (("+avx512f", 16), ("+avx2", 8)):
-        if feature in features.split(","):
-            return lanes
-    return 4
 
 
 def _instruction(features: str) -> tuple[int, str | None]:
@@ -140,55 +136,12 @@ def decoded_tile(rows: int, queries: int) -> Any:
     return tile
 
 
-def rows_tile(rows: int, queries: int) -> Any:
-    """Return a function for the inner products of so many rows of int8 numbers with so many queries of float32.
-
-    `codes` is the address of the first row, each of them `width` bytes long, a multiple of `OCTETS`, and so are queries, in
-    numbers; rows from `last` on are that one again. `pointers` and `sums` are as for `decoded_tile`, but sums are float32.
-    """
-
-    @intrinsic
-    def tile(_typing, codes, width, first, last, pointers, sums, sums_stride):
-        def codegen(context, builder, _signature, args):
-            codes, width, first, last, pointers, sums, sums_stride = args
-            lanes = _float_lanes(context.codegen().magic_tuple()[2])
-            octets, words = ir.VectorType(_I8, lanes), ir.VectorType(_I32, lanes)
-            numbers = ir.VectorType(ir.FloatType(), lanes)
-            cells = [[cgutils.alloca_once(builder, numbers) for _ in range(queries)] for _ in range(rows)]
-            for cell in (cell for row in cells for cell in row):
-                builder.store(ir.Constant(numbers, [0.0] * lanes), cell)
-            starts = [_load(builder, builder.add(pointers, _I64(8 * i)), _I64) for i in range(queries)]
-            places = [
-                builder.add(codes, builder.mul(_least(builder, builder.add(first, _I64(i)), last), width))
-                for i in range(rows)
-            ]
-            chunks = builder.lshr(width, _I64(lanes.bit_length() - 1))
-            with cgutils.for_range(builder, chunks, intp=_I64) as loop:
-                at = builder.mul(loop.index, _I64(lanes))
-                factors_at = builder.mul(at, _I64(4))
-                factors = [_load(builder, builder.add(start, factors_at), numbers) for start in starts]
-                for row, place in zip(cells, places, strict=True):
-                    values = builder.sext(_load(builder, builder.add(place, at), octets), words)
-                    values = builder.sitofp(values, numbers)
-                    for cell, factor in zip(row, factors, strict=True):
-                        name = f"llvm.fmuladd.v{lanes}f32"
-                        builder.store(_call(builder, numbers, name, values, factor, builder.load(cell)), cell)
-            for i in range(queries):
-                for j in range(0, rows, 4):
-                    at = builder.add(builder.add(sums, builder.mul(sums_stride, _I64(i))), _I64(4 * j))
-                    _store_sums(builder, [builder.load(row[i]) for row in cells[j : j + 4]], at)
-            return context.get_dummy_value()
-
-        return types.void(*[types.uint64] * 7), codegen
-
-    return tile
-
-
-def planes_tile(rows: int, queries: int, bits: int) -> Any:
+def planes_tile(rows: int, queries: int, bits: int, *, whole: bool = True) -> Any:
     """Return a function for the inner products of so many rows of a posting list, as it is stored, with so many queries.
 
     `high` and `low` are the addresses of the planes, of rows of `half` bytes; rows from `last` on are that one again. Codes
-    count from 0 here, 128 more than they mean. Queries are as `_split` leaves them, `sums` as for `decoded_tile`.
+    count from 0 here, 128 more than they mean. Queries are as `_split` leaves them, `sums` as for `decoded_tile`. Of queries
+    that are not taken whole low bytes are left out.
     """
 
     @intrinsic
@@ -215,7 +168,7 @@ def planes_tile(rows: int, queries: int, bits: int) -> Any:
                 )
 
             cells = [
-                [[cgutils.alloca_once(builder, quads) for _ in range(2)] for _ in range(queries)]
+                [[cgutils.alloca_once(builder, quads) for _ in range(1 + whole)] for _ in range(queries)]
                 for _ in range(rows)
             ]
             for cell in (cell for row in cells for pair in row for cell in pair):
@@ -224,18 +177,20 @@ def planes_tile(rows: int, queries: int, bits: int) -> Any:
             numbers = [_least(builder, builder.add(first, _I64(i)), last) for i in range(rows)]
             offsets = [builder.mul(number, half) for number in numbers]
 
-            def step(at, read):
-                """Take in the bytes of each row from `at` on."""
+            def step(at, read, ahead=None):
+                """Take in the bytes of each row from `at` on, and have those so many bytes ahead fetched."""
                 factors_at = builder.mul(at, _I64(4))
                 factors = [
                     [
                         _load(builder, builder.add(start, builder.add(factors_at, _I64(OCTETS * i))), quads)
-                        for i in range(4)
+                        for i in (range(4) if whole else (0, 2))
                     ]
                     for start in starts
                 ]
                 for row, offset in zip(cells, offsets, strict=True):
                     place = builder.add(offset, at)
+                    for plane in (high, low)[: bits // 4] if ahead is not None else ():
+                        _fetch(builder, builder.add(plane, builder.add(place, ahead)))
                     above = read(builder.add(high, place))
                     below = (
                         read(builder.add(low, place)) if bits == 8 else ir.Constant(octets, [0x88] * OCTETS)
@@ -246,7 +201,8 @@ def planes_tile(rows: int, queries: int, bits: int) -> Any:
                     )
                     for pair, of_query in zip(row, factors, strict=True):
                         for i, codes in enumerate(halves):
-                            for cell, factor in zip(pair, of_query[2 * i : 2 * i + 2], strict=True):
+                            factors_of_half = of_query[i * len(pair) : (i + 1) * len(pair)]
+                            for cell, factor in zip(pair, factors_of_half, strict=True):
                                 total = _call(
                                     builder,
                                     quads,
@@ -257,19 +213,23 @@ def planes_tile(rows: int, queries: int, bits: int) -> Any:
                                 )
                                 builder.store(total, cell)
 
-            whole = builder.lshr(half, _I64(OCTETS.bit_length() - 1))
-            with cgutils.for_range(builder, whole, intp=_I64) as loop:
-                step(builder.mul(loop.index, _I64(OCTETS)), lambda address: _load(builder, address, octets))
+            octets_of_row = builder.lshr(half, _I64(OCTETS.bit_length() - 1))
+            following = builder.mul(half, _I64(rows))
+            with cgutils.for_range(builder, octets_of_row, intp=_I64) as loop:
+                at = builder.mul(loop.index, _I64(OCTETS))
+                step(at, lambda address: _load(builder, address, octets), following)
             left = builder.and_(half, _I64(OCTETS - 1))
             with builder.if_then(builder.icmp_unsigned("!=", left, _I64(0))):
                 bit = builder.sub(builder.shl(_I64(1), left), _I64(1))
                 mask = builder.bitcast(bit, ir.VectorType(ir.IntType(1), OCTETS))
-                step(builder.mul(whole, _I64(OCTETS)), lambda address: load_some(address, mask))
+                step(builder.mul(octets_of_row, _I64(OCTETS)), lambda address: load_some(address, mask))
             eight = ir.Constant(quads, [8] * quads.count)
             for i in range(queries):
                 totals = []
-                for coarse, fine in ((builder.load(cell) for cell in row[i]) for row in cells):
-                    totals.append(builder.add(builder.shl(coarse, eight), fine))
+                for row in cells:
+                    parts = [builder.load(cell) for cell in row[i]]
+                    parts[0] = builder.shl(parts[0], eight)
+                    totals.append(builder.add(*parts) if whole else parts[0])
                 for j in range(0, rows, 4):
                     at = builder.add(builder.add(sums, builder.mul(sums_stride, _I64(i))), _I64(4 * j))
                     _store_sums(builder, totals[j : j + 4], at)

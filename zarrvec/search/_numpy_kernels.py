@@ -12,7 +12,12 @@ from zarrvec.search.records import CODE_ZERO, Layout
 NO_LIST: Final = -1
 """Number of a list that is not to be looked into."""
 OCTETS: Final = 64
-"""Bytes that one instruction of compiled code takes at most: centroids are padded to a multiple of that."""
+"""Bytes that one instruction of compiled code takes at most."""
+MIDDLE: Final = 8
+"""What stands for 0 where compiled code rounds centroids to four bits, as which 0 stays 0: or what is lost of all would point
+the same way."""
+UNIT: Final = 18
+"""What these bits count: the largest numbers, of which each centroid has one, lose little."""
 GLANCE: Final = 16
 """Scores, or lists, that compiled code looks at together: what is known of lists is padded to a multiple of that."""
 NO_HIT: Final = -1

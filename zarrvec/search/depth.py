@@ -208,7 +208,7 @@ class Compass:
     @property
     def nbytes(self) -> int:
         """Bytes in memory, sooner or later: as they are stored, as float32, and for compiled code."""
-        return 6 * self.table.centroids.nbytes if self.table is not None else self.vectors.nbytes
+        return 7 * self.table.centroids.nbytes if self.table is not None else self.vectors.nbytes
 
     def products(self, queries: Float32) -> Float32:
         """Return (q, nlist) float32: inner products of (q, d) queries and centroids."""

@@ -18,9 +18,10 @@ import numpy.typing as npt
 
 from zarrvec.search._numpy_kernels import (
     GLANCE,
+    MIDDLE,
     NO_HIT,
     NO_LIST,
-    OCTETS,
+    UNIT,
     Found,
     ScanInput,
     merge,
@@ -29,6 +30,7 @@ from zarrvec.search._numpy_kernels import (
     sizes_of,
 )
 from zarrvec.search.loading import Loader
+from zarrvec.search.records import CODE_ZERO, planes_of
 
 __all__ = [
     "NO_HIT",
@@ -51,6 +53,8 @@ _QUERIES_A_THREAD: Final = 4
 _PART_PRODUCTS: Final = 2_000_000_000
 """Products after which numpy, in half a second to two, looks whether compiled code has come. Parts much smaller would decode
 the same lists again and again."""
+_EASY_BYTES: Final = 1 << 20
+"""Centroids of so many bytes stay in the cache of a processor beside lists that are scanned; of more only high planes are read."""
 
 Float32 = npt.NDArray[np.float32]
 Int64 = npt.NDArray[np.int64]
@@ -124,25 +128,39 @@ class Coarse(NamedTuple):
     """Centroids as compiled code takes them. Make it with `of`."""
 
     codes: npt.NDArray[np.int8]
-    """(nlist, a multiple of 64) int8, zeros beyond the width."""
+    """(nlist, d) int8."""
+    high: npt.NDArray[np.uint8]
+    """(nlist, ceil(d / 2)) uint8: their high planes, as those of entries; rounded if there are no low planes."""
+    low: npt.NDArray[np.uint8]
+    """(nlist, ceil(d / 2)) uint8: their low planes; (0, ceil(d / 2)) if there are so many lists that time goes by memory."""
     scales: Float32
     """(n,) float32: what they are multiplied with; n, here and below, is nlist up to a multiple of 16."""
     squares: Float32
     """(n,) float32: squared lengths of the centroids, infinite beyond them."""
     bias: Float32
     """(n,) float32: what is added to ``-2 * products`` for the order of the lists, times a factor; infinite beyond."""
+    lost: Float32
+    """(n,) float32: length of what was rounded away."""
 
     @classmethod
     def of(cls, codes: npt.NDArray[np.int8], scales: Float32, squares: Float32, bias: Float32) -> Self:
         """Take (nlist, d) int8 centroids, and (nlist,) of all else."""
         count, width = codes.shape
-        padded = np.zeros((count, -(-width // OCTETS) * OCTETS), dtype=np.int8)
-        padded[:, :width] = codes
+        lengths = np.sqrt(width * squares)
+        if codes.nbytes <= _EASY_BYTES:
+            lost = lengths / 2**15  # of int16 queries
+            high, low = planes_of(codes.view(np.uint8) ^ np.uint8(CODE_ZERO))
+        else:
+            rounded = (codes.astype(np.int16) + (MIDDLE * UNIT + UNIT // 2)) // UNIT
+            left = codes - (rounded - MIDDLE) * UNIT
+            lost = scales * np.sqrt(np.einsum("ij,ij->i", left, left, dtype=np.int32)) + lengths / 2**11
+            high = planes_of((rounded * 16).astype(np.uint8))[0]
+            low = high[:0]
         columns = []
-        for column, beyond in ((scales, 0), (squares, np.inf), (bias, np.inf)):
+        for column, beyond in ((scales, 0), (squares, np.inf), (bias, np.inf), (lost, 0)):
             columns.append(np.full(-(-count // GLANCE) * GLANCE, beyond, dtype=np.float32))
             columns[-1][:count] = column
-        return cls(padded, *columns)
+        return cls(_plain(codes, np.int8), high, low, *columns)
 
 
 def choose(
@@ -198,7 +216,14 @@ def _in_threads(work: Callable[[T], R], parts: Sequence[T]) -> list[R]:
 
 
 def find(
-    lists: ScanInput, coarse: Coarse, queries: Float32, factors: Float32, count: int, *, kept: int, bits: int
+    lists: ScanInput,
+    coarse: Coarse,
+    queries: Float32,
+    factors: Float32,
+    count: int,
+    *,
+    kept: int,
+    bits: int,
 ) -> tuple[Found, Int64, Float32, Float32] | None:
     """Choose lists and scan them, by one call of compiled code; for few queries.
 

@@ -129,18 +129,14 @@ class Layout:
         >>> layout.pack_lists(entries, [1, 1]).tobytes().hex(" ", 14)
         '070000000000803f0000803f0102 080000000000803f0000803f0304'
         """
-        count, half = len(entries.ids), self.half
         scalars = [(entries.ids, f"<u{self.id_bytes}"), (entries.scales, "<f4"), (entries.errors, "<f4")]
         if entries.norms is not None:
             scalars.append((entries.norms, "<f4"))
         columns: list[npt.NDArray[Any]] = [
             np.ascontiguousarray(values, dtype=dtype)[:, None].view(np.uint8) for values, dtype in scalars
         ]
-        codes = entries.codes
-        first, second = codes[:, :half], np.zeros((count, half), dtype=np.uint8)
-        second[:, : self.width - half] = codes[:, half:]
-        columns += [first // 16 | second & 0xF0, first & 0x0F | second * 16]
-        out = np.empty(self.total_bytes(count), dtype=np.uint8)
+        columns += planes_of(entries.codes)
+        out = np.empty(self.total_bytes(len(entries.ids)), dtype=np.uint8)
         at = start = 0
         for size in counts:
             for column in columns:
@@ -226,6 +222,22 @@ class ListTable(NamedTuple):
         vectors = self.centroids.astype(np.float32)
         vectors *= self.heads["scale"][:, None]
         return vectors
+
+
+def planes_of(codes: npt.NDArray[np.uint8]) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
+    """Return the high and the low planes of (n, d) codes, each (n, ceil(d / 2)) uint8.
+
+    Examples
+    --------
+    >>> [plane.tobytes().hex() for plane in planes_of(np.array([[0x12, 0x34, 0x56]], "u1"))]
+    ['5103', '6204']
+    """
+    count, width = codes.shape
+    half = -(-width // 2)
+    first: npt.NDArray[Any] = codes[:, :half]
+    second: npt.NDArray[Any] = np.zeros((count, half), dtype=np.uint8)
+    second[:, : width - half] = codes[:, half:]
+    return first // 16 | second & 0xF0, first & 0x0F | second * 16
 
 
 def crc_of(data: Any) -> int:
