@@ -1,7 +1,8 @@
 """When is compiled code there, and who waits for it? No search does: numpy goes on until a thread has loaded it.
 
 The first process on a machine finds nothing compiled. Then a process of its own compiles, and leaves the result in numba's
-cache; the thread waits for that, and loads it. A thread that compiles holds the GIL for seconds, of which each search pays
+cache; the thread waits for that, and loads it. Where many processes begin at once, as the workers of a pool do, one compiles
+for all. A thread that compiles holds the GIL for seconds, of which each search pays
 some, and the end of the program would have to wait for it, since LLVM is not to be interrupted. It does so only where numba
 has no place for a cache, or where no process can be started.
 
@@ -21,12 +22,12 @@ from pathlib import Path
 from types import ModuleType
 from typing import Final
 
-__all__ = ["BREAK_EVEN", "Loader"]
+__all__ = ["BREAK_EVEN", "Loader", "compile_for_all"]
 
 BREAK_EVEN: Final = 400_000_000
 """Products (entries * width, over all queries so far) that take numpy, at 1 ns each, as long as numba and cached code take
 to load."""
-_COMPILE: Final = "from zarrvec.search.kernels import compile_now; compile_now()"
+_COMPILE: Final = "from zarrvec.search.loading import compile_for_all; compile_for_all()"
 _POLL_SECONDS: Final = 0.05
 
 _busy = threading.Lock()
@@ -84,6 +85,20 @@ class Loader:
             with _busy:
                 kernel(*arguments)
         self.module = module
+
+
+def compile_for_all() -> None:
+    """Compile the kernels into numba's cache; while another process does, wait, and find them there.
+
+    Where files can't be locked each process compiles for itself.
+    """
+    with contextlib.ExitStack() as stack:
+        with contextlib.suppress(ImportError, OSError):
+            import fcntl
+
+            kernels = stack.enter_context(Path(__file__).with_name("_numba_kernels.py").open("rb"))
+            fcntl.flock(kernels, fcntl.LOCK_EX)
+        Loader().load(elsewhere=False)
 
 
 def _compile_elsewhere() -> None:
