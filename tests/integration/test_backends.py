@@ -13,7 +13,7 @@ from fsspec.implementations.local import LocalFileSystem
 import zarrvec
 from zarrvec.engine import engine as engines
 from zarrvec.engine.bridge import run_sync
-from zarrvec.errors import AccessError, BackendUnsafeError, ConflictError, OptionError
+from zarrvec.errors import AccessError, BackendUnsafeError, ConflictError, OptionError, StorageError
 from zarrvec.faces.targets import repository_of
 from zarrvec.objects.fsspec_backend import FsspecObjects
 from zarrvec.objects.local import LocalObjects
@@ -21,6 +21,8 @@ from zarrvec.objects.memory import MemoryObjects
 from zarrvec.objects.obstore_backend import ObstoreObjects
 from zarrvec.objects.opening import open_objects
 from zarrvec.objects.options import translate
+from zarrvec.testing.proxy import S3Proxy
+from zarrvec.testing.s3server import S3Bucket
 
 UNSAFE = {"unsafe_single_writer": True}
 
@@ -246,3 +248,28 @@ def test_a_wrong_key_or_bucket_is_an_access_error(s3_bucket: Any, backend: str) 
         options = {"s3": s3, "zarrvec": {"backend": backend}}
         with pytest.raises(AccessError):
             zarr.open_group(url, mode="a", storage_options=options).attrs["a"] = 1
+
+
+def test_ranges_asked_for_together_are_requests_of_their_own(
+    s3_proxy: S3Proxy, proxied_bucket: S3Bucket
+) -> None:
+    """Whether or not one call of obstore brings them: no byte of a gap is read, and a wrong range spoils no other."""
+    data = np.random.default_rng(0).bytes(12 << 20)
+    starts = [0, 10, 2 << 20, (2 << 20) + 7, 4 << 20, 7 << 20, 9 << 20, (12 << 20) - 4]
+    root, options = proxied_bucket.url.removeprefix("s3://"), proxied_bucket.storage_options
+
+    async def read(wanted: list[tuple[int, int]]) -> list[Any]:
+        objects = open_objects("s3", root, options)
+        await objects.put("packs/one", data)
+        ranges = [objects.get_range("packs/one", *one) for one in wanted]
+        return await asyncio.gather(*ranges, return_exceptions=True)
+
+    with s3_proxy.counting() as count:
+        found = run_sync(read([(start, 9) for start in starts]))
+    assert [bytes(part) for part in found] == [data[start : start + 9] for start in starts]
+    assert count.requests["GET"] == len(starts)
+    assert count.bytes_out == sum(map(len, found))
+
+    one, two, beyond = run_sync(read([(0, 9), (4 << 20, 9), (13 << 20, 9)]))
+    assert (bytes(one), bytes(two)) == (data[:9], data[4 << 20 : (4 << 20) + 9])
+    assert isinstance(beyond, StorageError)

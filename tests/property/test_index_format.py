@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from zarrvec.errors import CorruptError, FormatVersionError, StoredBytesError
+from zarrvec.format.envelope import crc32c
 from zarrvec.search.cache import LISTS, ROOTS
 from zarrvec.search.editing import need_head
 from zarrvec.search.entries import EntriesReader
@@ -23,7 +24,7 @@ from zarrvec.search.head import Head
 from zarrvec.search.index import open_index, read_lists
 from zarrvec.search.places import Snapshot
 from zarrvec.search.quantize import quantize, quantize_centroids
-from zarrvec.search.records import LIST_HEAD, SHARED_HEAD, Entries, Layout, ListTable, crc_of
+from zarrvec.search.records import LIST_HEAD, SHARED_HEAD, Entries, Layout, ListTable
 
 VECTORS = Path(__file__).parents[2] / "specs" / "vectors"
 GOLDEN: dict[str, Any] = json.loads((VECTORS / "index.json").read_text())
@@ -258,11 +259,11 @@ def test_values_that_were_cut_or_forged_are_refused_or_answer(name, data):
     head = copy.deepcopy(GOLDEN[name]["head"])
     for segment in head["segments"]:
         if key == f"{segment['id']}/lists/c/0/0":
-            segment["lists_crc32c"] = crc_of(bytes(raw))
+            segment["lists_crc32c"] = crc32c(bytes(raw))
         elif key == f"{segment['id']}/origin/c/0":
-            segment["origin_crc32c"] = crc_of(bytes(raw))
+            segment["origin_crc32c"] = crc32c(bytes(raw))
     if key.startswith(head["deleted_ids"]["id"]):
-        head["deleted_ids"]["crc32c"] = crc_of(bytes(raw))
+        head["deleted_ids"]["crc32c"] = crc32c(bytes(raw))
     with contextlib.suppress(StoredBytesError):
         opened(name, head, {**VALUES[name], key: bytes(raw)})
 
@@ -272,7 +273,7 @@ def test_any_bytes_are_the_index_of_a_shard_or_refused(raw):
     reader = EntriesReader(name="s/entries", rows=40, entry_bytes=18, chunk_rows=16, shard_rows=48)
     wants = reader.index_wants()
     sealed = raw[:48].ljust(48, b"\xff")
-    sealed += crc_of(sealed).to_bytes(4, "little")
+    sealed += crc32c(sealed).to_bytes(4, "little")
     for data in (raw[:52].ljust(52, b"\0"), sealed):
         with contextlib.suppress(CorruptError):
             reader.take_indexes(wants, [memoryview(data)])

@@ -25,6 +25,7 @@ CONCURRENCY: Final = 64
 METADATA_AHEAD_BYTES: Final = 1 << 20
 """Pages of metadata documents are read all together up to this size."""
 _THREAD_BYTES: Final = 256 << 10
+"""More is copied in another thread; and checked, without a copy, from four times as much on."""
 _THREAD_PAGES: Final = 4
 
 ByteRange: TypeAlias = tuple[int, int | None] | None
@@ -43,6 +44,17 @@ class Found(NamedTuple):
 
     data: bytes
     generation: int
+
+
+class _Wanted(NamedTuple):
+    """A value, or a part of it, that a request is to bring."""
+
+    position: int
+    """Of what asks for it."""
+    entry: Entry
+    """Where it is."""
+    whole: bool
+    """Whether it is all of the value, so that its checksum is read as well."""
 
 
 class Reader:
@@ -158,37 +170,63 @@ class Reader:
         gap: int = GAP_BYTES,
     ) -> list[Found | None]:
         """Read what was located; whole values are checked against their CRC32C."""
-        found: list[Found | None] = [None] * len(entries)
+        values = await self._read_values(byte_ranges, entries, requests, gap=gap, copy=True)
+        return [
+            None if value is None or entry is None else Found(bytes(value), entry.generation)
+            for value, entry in zip(values, entries, strict=True)
+        ]
+
+    async def read_views(
+        self, view: View, requests: Sequence[Request], *, gap: int = GAP_BYTES
+    ) -> list[memoryview | None]:
+        """Do what `read` does without copies: each value keeps all that its request brought in memory, gaps included."""
+        entries = await self.locate(view, [request.key for request in requests])
+        byte_ranges = [request.byte_range for request in requests]
+        values = await self._read_values(byte_ranges, entries, requests, gap=gap, copy=False)
+        return [None if value is None else memoryview(value) for value in values]
+
+    async def _read_values(
+        self,
+        byte_ranges: Sequence[ByteRange],
+        entries: Sequence[Entry | None],
+        requests: Sequence[Request],
+        *,
+        gap: int,
+        copy: bool,
+    ) -> list[Data | None]:
+        values: list[Data | None] = [None] * len(entries)
         ranges: list[Range] = []
-        wanted: list[tuple[int, Entry, bool]] = []
+        wanted: list[_Wanted] = []
         for index, (byte_range, entry) in enumerate(zip(byte_ranges, entries, strict=True)):
             if entry is None:
                 continue
             start, stop = _bounds(byte_range, entry.length)
             if entry.data is not None:
-                found[index] = Found(entry.data[start:stop], entry.generation)
+                values[index] = entry.data[start:stop]
             elif stop == start and entry.length:
-                found[index] = Found(b"", entry.generation)
+                values[index] = b""
             else:
                 whole = start == 0 and stop == entry.length
                 length = stop - start + (CRC_BYTES if whole else 0)
                 ranges.append(Range(entry.pack, entry.offset + start, length))
-                wanted.append((index, entry, whole))
+                wanted.append(_Wanted(index, entry, whole))
         if ranges:
             reads = coalesce(ranges, gap=gap)
             count_round()
             await asyncio.gather(
-                *(self._read_values(read, ranges, wanted, requests, found) for read in reads)
+                *(self._read_some(read, ranges, wanted, requests, values, copy=copy) for read in reads)
             )
-        return found
+        return values
 
-    async def _read_values(
+    async def _read_some(
         self,
         read: Read,
         ranges: Sequence[Range],
-        wanted: Sequence[tuple[int, Entry, bool]],
+        wanted: Sequence[_Wanted],
         requests: Sequence[Request],
-        found: list[Found | None],
+        values: list[Data | None],
+        *,
+        copy: bool,
     ) -> None:
         data = await self._get_range(Range(read.pack, read.start, read.length))
 
@@ -197,28 +235,28 @@ class Reader:
             view = memoryview(data)
             damaged = []
             for which in read.wanted:
-                index, entry, whole = wanted[which]
                 at = ranges[which].start - read.start
                 part = view[at : at + ranges[which].length]
-                value = bytes(part[:-CRC_BYTES]) if whole else bytes(part)
-                if whole:
+                if wanted[which].whole:
+                    part, stored_crc = part[:-CRC_BYTES], part[-CRC_BYTES:]
                     try:
-                        check_value(value, part[-CRC_BYTES:], name="")
+                        check_value(part, stored_crc, name="")
                     except CorruptError:
                         damaged.append(which)
                         continue
-                found[index] = Found(value, entry.generation)
+                values[wanted[which].position] = bytes(part) if copy else part
             return damaged
 
-        damaged = await asyncio.to_thread(cut) if read.length > _THREAD_BYTES else cut()
+        checked = sum(ranges[which].length for which in read.wanted if wanted[which].whole)
+        busy_bytes = read.length if copy else checked // 4
+        damaged = await asyncio.to_thread(cut) if busy_bytes > _THREAD_BYTES else cut()
         for which in damaged:  # a bit may have flipped on the way: read the value once more, alone
             index, entry, _ = wanted[which]
             again = memoryview(await self._get_range(ranges[which]))
             name = (
                 f"{requests[index].key!r} in {self._objects.name}/{pack_name(entry.pack)} at {entry.offset}"
             )
-            value = check_value(bytes(again[:-CRC_BYTES]), again[-CRC_BYTES:], name=name)
-            found[index] = Found(value, entry.generation)
+            values[index] = check_value(again[:-CRC_BYTES], again[-CRC_BYTES:], name=name)
 
     async def _fetch(self, ranges: Sequence[Range]) -> list[memoryview]:
         """Fetch ranges by few requests, without checks."""
@@ -236,6 +274,8 @@ class Reader:
 
     async def _get_range(self, wanted: Range) -> Data:
         path = pack_name(wanted.pack)
+        if wanted.length <= READ_BYTES:
+            return await self._get_piece(path, wanted.start, wanted.length)
         pieces = split_long(wanted.start, wanted.length, size=READ_BYTES + READ_BYTES // 8)
         datas = await asyncio.gather(*(self._get_piece(path, start, length) for start, length in pieces))
         return datas[0] if len(datas) == 1 else b"".join(datas)

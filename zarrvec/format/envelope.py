@@ -4,10 +4,13 @@ Source: ``specs/format.md``, section "Envelope".
 """
 
 import struct
+from collections.abc import Callable
 from enum import IntEnum
-from typing import Final
+from functools import partial
+from typing import Any, Final
 
 import google_crc32c
+import numpy as np
 from numcodecs import zstd
 
 from zarrvec.errors import CorruptError, FormatVersionError
@@ -22,6 +25,10 @@ _CHECKED: Final = HEADER.size - 4
 _ZSTD_LEVEL: Final = 3
 _ZSTD_MAGIC: Final = b"\x28\xb5\x2f\xfd"
 _SMALL_BYTES: Final = 64
+_readable: Final[Callable[[Any], Any]] = (
+    partial(np.frombuffer, dtype=np.uint8) if google_crc32c.implementation == "c" else bytes
+)
+"""Makes of a buffer what a checksum is computed of: without a copy, where the library takes other than bytes."""
 
 
 class Kind(IntEnum):
@@ -33,15 +40,15 @@ class Kind(IntEnum):
     FOOTER = 4
 
 
-def crc32c(data: bytes | memoryview) -> int:
-    """Return the CRC32C (Castagnoli) of the data, as an unsigned 32-bit number.
+def crc32c(data: Any) -> int:
+    """Return the CRC32C (Castagnoli) of bytes, or of what any buffer holds, as an unsigned 32-bit number.
 
     Examples
     --------
     >>> hex(crc32c(b"123456789"))
     '0xe3069283'
     """
-    return int(google_crc32c.value(data if isinstance(data, bytes) else bytes(data)))
+    return int(google_crc32c.value(data if isinstance(data, bytes) else _readable(data)))
 
 
 def wrap(kind: Kind, payload: bytes) -> bytes:

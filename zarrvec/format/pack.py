@@ -8,7 +8,7 @@ Source: ``specs/format.md``, section "Pack".
 
 import struct
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, TypeVar
 
 import msgspec
 
@@ -32,6 +32,8 @@ END_MAGIC: Final = b"ZVPKEND\x01"
 VERSION: Final = 1
 HEADER: Final = struct.Struct("<6sBB")
 TRAILER: Final = struct.Struct("<II8s")
+
+T = TypeVar("T", bytes, memoryview)
 
 
 class Footer(msgspec.Struct, array_like=True, frozen=True, kw_only=True):
@@ -154,7 +156,7 @@ def check_header(data: bytes | memoryview, *, name: str) -> None:
         )
 
 
-def check_value(value: bytes, stored_crc: bytes | memoryview, *, name: str) -> bytes:
+def check_value(value: T, stored_crc: bytes | memoryview, *, name: str) -> T:
     """Return the value if its checksum holds.
 
     Raises

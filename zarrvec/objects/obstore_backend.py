@@ -1,13 +1,13 @@
 """How does obstore (S3, GCS, Azure) serve as the fast backend?
 
-Facts it rests on are in ``specs/storage-operations.md``: mode ``create`` is If-None-Match, ranges are read one by one
+Facts it rests on are in ``specs/storage-operations.md``: mode ``create`` is If-None-Match, each range is a request of its own
 (obstore's own merging reads far more than asked), a client never crosses a fork.
 """
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from functools import cached_property
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from functools import cached_property, partial
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
 import obstore
 from obstore import exceptions as failures
@@ -31,7 +31,25 @@ _ACCESS_HINTS = (
 PART_BYTES: Final = 32 << 20
 """An object up to this size is one request, a larger one is uploaded in parts of it."""
 
+_APART_BYTES: Final = 1 << 20
+"""Ranges of one call that are not farther apart obstore reads by one request, gap included."""
+_TOGETHER_COUNT: Final = 8
+"""Of the ranges of one call obstore reads ten at a time."""
+_TOGETHER_BYTES: Final = 1 << 20
+"""Longer ones are worth a call each, so that nobody waits for others' bytes."""
+
+_BEYOND: Final = "416"
+"""In the message for a range that begins after the end of its object: HTTP's status."""
+
 T = TypeVar("T")
+
+
+class _Asked(NamedTuple):
+    """A range that somebody waits for."""
+
+    start: int
+    length: int
+    data: asyncio.Future[memoryview]
 
 
 class ObstoreObjects:
@@ -56,6 +74,7 @@ class ObstoreObjects:
         self._make_once = make_once
         self.name = name
         self._in_flight: set[asyncio.Future[Any]] = set()
+        self._asked: dict[asyncio.AbstractEventLoop, dict[str, list[_Asked]]] = {}
 
     @cached_property
     def _store_once(self) -> "ObjectStore":
@@ -75,13 +94,59 @@ class ObstoreObjects:
 
     async def get_range(self, path: str, start: int, length: int) -> Data:
         """See `Objects.get_range`."""
+        loop = asyncio.get_running_loop()
+        asked = _Asked(start, length, loop.create_future())
+        if loop not in self._asked:
+            self._asked[loop] = {}
+            loop.call_soon(self._send, loop)
+        self._asked[loop].setdefault(path, []).append(asked)
         try:
-            request = obstore.get_range_async(self._store, path, start=start, length=length)
-            return memoryview(await self._finish(request))
+            return await asked.data
         except FileNotFoundError as error:
             raise MissingObjectError(f"{self.name}/{path}: there is no such object.") from error
         except failures.BaseError as error:
             raise self._failed(path, error) from error
+
+    def _send(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Ask for the ranges that one tick of a loop has gathered, by few calls: each answer wakes a thread of obstore's."""
+        for path, ranges in self._asked.pop(loop).items():
+            for group in _groups([one for one in ranges if not one.data.done()]):
+                self._ask(path, group)
+
+    def _ask(self, path: str, group: Sequence[_Asked]) -> None:
+        try:
+            future = asyncio.ensure_future(self._request(path, group))
+        except Exception as error:  # noqa: BLE001 - who waits is told
+            for one in group:
+                _tell(one, error)
+            return
+        self._in_flight.add(future)
+        future.add_done_callback(self._in_flight.discard)
+        future.add_done_callback(partial(self._answer, path, group))
+
+    def _request(self, path: str, group: Sequence[_Asked]) -> Awaitable[Any]:
+        if len(group) == 1:
+            (one,) = group
+            return obstore.get_range_async(self._store, path, start=one.start, length=one.length)
+        starts, lengths = [one.start for one in group], [one.length for one in group]
+        return obstore.get_ranges_async(self._store, path, starts=starts, lengths=lengths)
+
+    def _answer(self, path: str, group: Sequence[_Asked], future: asyncio.Future[Any]) -> None:
+        if future.cancelled():
+            for one in group:
+                one.data.cancel()
+            return
+        error = future.exception()
+        if error is None:
+            datas = future.result() if len(group) > 1 else [future.result()]
+            for one, data in zip(group, datas, strict=True):
+                _tell(one, memoryview(data))
+        elif len(group) > 1 and _BEYOND in str(error):
+            for one in group:  # one of them is wrong, the others are not
+                self._ask(path, [one])
+        else:
+            for one in group:
+                _tell(one, error)
 
     async def put(self, path: str, data: bytes) -> None:
         """See `Objects.put`."""
@@ -152,3 +217,29 @@ class ObstoreObjects:
         return StorageError(
             f"{where}: {text} Check the endpoint and the network; what was committed before is safe."
         )
+
+
+def _tell(asked: _Asked, answer: memoryview | BaseException) -> None:
+    if asked.data.done():
+        return
+    if isinstance(answer, BaseException):
+        asked.data.set_exception(answer)
+    else:
+        asked.data.set_result(answer)
+
+
+def _groups(ranges: Sequence[_Asked]) -> list[list[_Asked]]:
+    """Put ranges together that obstore does not merge."""
+    groups: list[list[_Asked]] = []
+    for one in sorted(ranges, key=lambda one: (one.start, one.length)):
+        for group in groups:
+            if (
+                one.start - group[-1].start - group[-1].length > _APART_BYTES
+                and len(group) < _TOGETHER_COUNT
+                and one.length + sum(other.length for other in group) <= _TOGETHER_BYTES
+            ):
+                group.append(one)
+                break
+        else:
+            groups.append([one])
+    return groups

@@ -17,12 +17,12 @@ from zarr.storage import StorePath
 from zarr.types import AnyArray
 
 from zarrvec.errors import CorruptError, ReadOnlyError, SearchError
+from zarrvec.format.envelope import crc32c
 from zarrvec.search.below import PartsBelow
 from zarrvec.search.cache import ROOTS
 from zarrvec.search.head import ATTRIBUTE, Deleted, Head, age_of, new_id
 from zarrvec.search.index import COVERAGE, QUERIES, UNCOVERED, read_deleted, renumbered
 from zarrvec.search.places import Snapshot
-from zarrvec.search.records import crc_of
 from zarrvec.search.storing import write_whole
 from zarrvec.search.units import STAGED, Generations
 
@@ -266,7 +266,7 @@ class Editor:
         told = Deleted(
             id=new_id(),
             count=ids.size,
-            crc32c=crc_of(stored.view(np.uint8)),
+            crc32c=crc32c(stored.view(np.uint8)),
             leading=self._snapshot.array.shape[:-1],
         )
         write_whole(self.group, told.id, stored)

@@ -14,13 +14,14 @@ import numpy.typing as npt
 
 from zarrvec.errors import CorruptError
 from zarrvec.faces import renumbering
+from zarrvec.format.envelope import crc32c
 from zarrvec.search.blocks import grid_of
 from zarrvec.search.cache import LISTS, ROOTS, CachedList
 from zarrvec.search.depth import Compass
 from zarrvec.search.entries import EntriesReader, Span
 from zarrvec.search.head import MAX_COUNT, Deleted, Head, Segment
 from zarrvec.search.places import Snapshot
-from zarrvec.search.records import SHARED_HEAD, Layout, ListTable, crc_of
+from zarrvec.search.records import SHARED_HEAD, Layout, ListTable
 from zarrvec.search.resident import Resident
 from zarrvec.search.roots import Centroids, GroupedRoot, Part, Root
 from zarrvec.search.sources import Want
@@ -131,6 +132,10 @@ def _open_index(snapshot: Snapshot, head: Head) -> Index:
     ]
     data, generations = snapshot.read_with_generations([want for part in wants for want in part])
     tables, origins, indexes, coverage, deleted, entries = _parts(data, map(len, wants))
+    if whole:
+        tables = [
+            memoryview(bytes(table)) for table in tables
+        ]  # apart from the entries, read by the same request
     origin = _origin(origins[0], head, f"{name}/{first.id}/{ORIGIN}") if with_origin else None
     for reader, shards in zip(
         cut, _parts(indexes, [len(reader.index_wants()) for reader in cut]), strict=True
@@ -213,12 +218,12 @@ def _numbers(data: Sequence[memoryview], dtype: str, count: int, name: str) -> n
             f"{name}: {len(stored)} bytes, expected {count} numbers of {np.dtype(dtype).itemsize}. "
             "Build the index anew: array.vec.build_index()."
         )
-    return np.frombuffer(stored, dtype=dtype)
+    return np.frombuffer(stored, dtype=dtype).copy()  # apart from what it was read with
 
 
 def _origin(data: memoryview, head: Head, name: str) -> Float32:
     origin: Float32 = _numbers([data], "<f4", head.width, name)
-    if crc_of(data) != head.segments[0].origin_crc32c or not np.isfinite(origin).all():
+    if crc32c(data) != head.segments[0].origin_crc32c or not np.isfinite(origin).all():
         raise CorruptError(f"{name}: doesn't match its checksum; rebuild the index.")
     return origin
 
@@ -260,7 +265,7 @@ def _deleted(data: Sequence[memoryview], told: Deleted | None, name: str) -> Int
     if told is None:
         return np.empty(0, dtype=np.int64)
     ids: Int64 = _numbers(data, "<i8", told.count, f"{name}/{told.id}")
-    wrong = crc_of(data[0]) != told.crc32c or ids[0] < 0 or ids[-1] > MAX_COUNT
+    wrong = crc32c(data[0]) != told.crc32c or ids[0] < 0 or ids[-1] > MAX_COUNT
     if wrong or (np.diff(ids) <= 0).any():
         raise CorruptError(
             f"{name}/{told.id}: the deleted ids don't match their checksum. Build the index without them: "
@@ -278,7 +283,7 @@ def _open_segment(
     name: str,
 ) -> tuple[Centroids | None, Part]:
     layout, nlist = head.layout, head.nlist
-    if crc_of(data) != segment.lists_crc32c:
+    if crc32c(data) != segment.lists_crc32c:
         raise CorruptError(f"{name}/lists: doesn't match its checksum; rebuild the index.")
     if segment is head.segments[0]:
         table = ListTable.decode(data, layout, name=f"{name}/lists")
@@ -386,12 +391,14 @@ def _keep(
 ) -> dict[int, CachedList]:
     """Check lists and put them into memory."""
     lists = {}
-    for number, block in zip(numbers.tolist(), blocks, strict=True):
-        head = part.layout.head_bytes(int(part.counts[number]))
+    heads = (part.counts[numbers] * part.layout.head_bytes(1)).tolist()
+    stored_crcs = part.crcs[numbers].tolist()
+    for number, block, head, (crc_head, crc_low) in zip(
+        numbers.tolist(), blocks, heads, stored_crcs, strict=True
+    ):
         size = head if bits == 4 else len(block)
         data = np.frombuffer(block, dtype=np.uint8)[:size].copy()  # apart from what it was read with
-        crcs = crc_of(data[:head]), crc_of(data[head:]) if bits == 8 else int(part.crcs[number, 1])
-        if crcs != tuple(part.crcs[number].tolist()):
+        if crc32c(data[:head]) != crc_head or (bits == 8 and crc32c(data[head:]) != crc_low):
             raise CorruptError(
                 f"{name}/{part.id}/entries: list {number} at entry {part.offsets[number]} doesn't match its checksum. "
                 "Build the index anew: array.vec.build_index()."

@@ -69,7 +69,7 @@ class Snapshot:
     Traffic(requests=2, bytes=..., rounds=2)
     """
 
-    __slots__ = ("_above", "_array", "_head", "_is_read", "_path", "_source", "stats")
+    __slots__ = ("_above", "_array", "_head", "_is_read", "_path", "_source", "_units", "stats")
 
     def __init__(
         self, source: Versioned | Plain, array: AnyArray, path: str, higher: Above | None = None
@@ -80,6 +80,7 @@ class Snapshot:
         self._path = path
         self._head: bytes | None = None
         self._is_read = isinstance(source, Versioned)
+        self._units: Units | None = None
         self.stats = Traffic()
         """What reading through the snapshot cost: on a zarrvec store reads of packs, elsewhere calls of the store."""
 
@@ -204,7 +205,9 @@ class Snapshot:
         source = self._source
         if not wants or not isinstance(source, Versioned) or source.known_generations(self._path) is not None:
             return self.read(wants), self.generations()
-        parts, generations, traffic = source.read_with_generations(self.units(), self._placed(wants))
+        parts, generations, traffic = source.read_with_generations(
+            self._path, self.units, self._placed(wants)
+        )
         self.stats.add(traffic)
         return [self._check(want, part) for want, part in zip(wants, parts, strict=True)], generations
 
@@ -257,7 +260,9 @@ class Snapshot:
 
     def units(self) -> Units:
         """Return the units in which the array is stored."""
-        return Units.of(self._array, self._path)
+        if self._units is None:
+            self._units = Units.of(self._array, self._path)
+        return self._units
 
     def _settle(self) -> bool:
         """Find out, once, where the index of an array lies that is all of a plain store; return whether its head was read."""
@@ -268,7 +273,7 @@ class Snapshot:
         self.stats.add(traffic)
         self._head, self._is_read = found.document, True
         if found.is_beside:
-            self._source, self._path = Plain(store=higher.store), higher.name
+            self._source, self._path, self._units = Plain(store=higher.store), higher.name, None
         return True
 
     def _fetch(self, wants: Sequence[Want]) -> list[memoryview | None]:
@@ -279,7 +284,8 @@ class Snapshot:
         return parts
 
     def _placed(self, wants: Sequence[Want]) -> list[Want]:
-        return [want._replace(key=f"{self.index_path}/{want.key}") for want in wants]
+        path = self.index_path
+        return [Want(f"{path}/{want.key}", want.start, want.stop) for want in wants]
 
     def _check(self, want: Want, part: memoryview | None) -> memoryview:
         if part is None:

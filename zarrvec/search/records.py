@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Final, NamedTuple, Self
 
-import google_crc32c
 import numpy as np
 import numpy.typing as npt
 
@@ -159,15 +158,17 @@ class Layout:
         ([[18, 52, 86]], [[24, 56, 88]])
         """
         given = np.frombuffer(data, dtype=np.uint8)
-        at = 0
-
-        def column(dtype: str) -> npt.NDArray[Any]:
-            nonlocal at
-            start, at = at, at + count * np.dtype(dtype).itemsize
-            return given[start:at].view(dtype)
-
-        ids, scales, errors = column(f"<u{self.id_bytes}"), column("<f4"), column("<f4")
-        norms = column("<f4") if self.has_norms else None
+        at = count * self.id_bytes
+        ids = given[:at].view(f"<u{self.id_bytes}")
+        scales, errors = (
+            given[at : at + 4 * count].view("<f4"),
+            given[at + 4 * count : at + 8 * count].view("<f4"),
+        )
+        at += 8 * count
+        norms = None
+        if self.has_norms:
+            norms = given[at : at + 4 * count].view("<f4")
+            at += 4 * count
         half = self.half
         high = given[at : at + count * half].reshape(count, half)
         codes = np.empty((count, 2 * half), dtype=np.uint8)
@@ -238,14 +239,3 @@ def planes_of(codes: npt.NDArray[np.uint8]) -> tuple[npt.NDArray[np.uint8], npt.
     second: npt.NDArray[Any] = np.zeros((count, half), dtype=np.uint8)
     second[:, : width - half] = codes[:, half:]
     return first // 16 | second & 0xF0, first & 0x0F | second * 16
-
-
-def crc_of(data: Any) -> int:
-    """Return the CRC32C of some bytes.
-
-    Examples
-    --------
-    >>> hex(crc_of(b"123456789"))
-    '0xe3069283'
-    """
-    return int(google_crc32c.value(bytes(data)))

@@ -12,13 +12,14 @@ import numpy as np
 import numpy.typing as npt
 
 from zarrvec.errors import CorruptError
+from zarrvec.format.envelope import crc32c
 from zarrvec.search.cache import ROOTS
 from zarrvec.search.depth import Compass, Probes, least, waves
 from zarrvec.search.entries import EntriesReader, Span
 from zarrvec.search.groups import Grouped, Nearness, groups_of
 from zarrvec.search.head import Groups, Head, Segment
 from zarrvec.search.places import Snapshot
-from zarrvec.search.records import Layout, ListTable, crc_of
+from zarrvec.search.records import Layout, ListTable
 
 _ANEW: Final = "Build the index anew: array.vec.build_index()."
 _PAIRS: Final = 1 << 23
@@ -185,7 +186,7 @@ class GroupedRoot:
         sizes = table.heads["count"].astype(np.int64)
         firsts = np.cumsum(sizes) - sizes
         if (
-            crc_of(data) != told.crc32c
+            crc32c(data) != told.crc32c
             or (len(sizes), sizes.sum()) != (told.count, head.nlist)
             or not sizes.all()
             or (table.heads["offset"] != firsts).any()
@@ -310,7 +311,7 @@ class GroupedRoot:
         first, end = self._span(number)
         wrong = f"{index_path}/{self.rows.name}: the rows {first} to {end} of group {number}"
         data: Bytes = np.frombuffer(block, dtype=np.uint8).copy()  # apart from what it was read with
-        if crc_of(data) != self.heads["crc_head"][number]:
+        if crc32c(data) != self.heads["crc_head"][number]:
             raise CorruptError(f"{wrong} don't match their checksum. {_ANEW}")
         heads = self._decoded([data]).heads
         offsets, counts = heads["offset"], heads["count"].astype(np.uint64)

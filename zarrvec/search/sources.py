@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple, Self, TypeAlias
 
@@ -29,6 +29,8 @@ from zarrvec.search.units import STAGED, Generations, Pages, Units, pages_of
 GAP_BYTES: Final = 128 << 10
 """Gaps up to this length are read over: what is wanted is far apart, and bytes count."""
 _GENERATIONS_BYTES: Final = 16 << 20
+_TICKS: Final = 5
+"""Of an event loop, after which requests that were asked for have been sent: another thread that computes would hold them up."""
 _OPENED_COUNT: Final = 16  # each keeps its version in memory
 
 Token: TypeAlias = Hashable
@@ -131,14 +133,29 @@ class Versioned:
 
     def read(self, wants: Sequence[Want]) -> tuple[list[memoryview | None], Traffic]:
         """Read parts of values in one wave; None where there is no value."""
-        return run_sync(self._read(wants))
+        at_hand = self._at_hand(wants)
+        return run_sync(self._read(wants)) if at_hand is None else (at_hand, Traffic())
+
+    def _at_hand(self, wants: Sequence[Want]) -> list[memoryview | None] | None:
+        """Return whole values if all of them stand in the manifest's newest part, which is in memory."""
+        parts: list[memoryview | None] = []
+        for want in wants:
+            entry = self.view.find(want.key)
+            if entry is None or _byte_range(want) is not None:
+                return None
+            if entry.is_deleted:
+                parts.append(None)
+            elif entry.data is None:
+                return None
+            else:
+                parts.append(memoryview(entry.data))
+        return parts
 
     async def _read(self, wants: Sequence[Want]) -> tuple[list[memoryview | None], Traffic]:
         reader = (await self.repository.engine()).reader
         requests = [Request(want.key, _byte_range(want)) for want in wants]
         with counting() as traffic:
-            found = await reader.read(self.view, requests, gap=GAP_BYTES)
-        return [None if value is None else memoryview(value.data) for value in found], traffic
+            return await reader.read_views(self.view, requests, gap=GAP_BYTES), traffic
 
     def known_generations(self, path: str) -> Generations | None:
         """Return the generations of the units of an array if they are in memory."""
@@ -146,34 +163,45 @@ class Versioned:
 
     def generations(self, units: Units) -> tuple[Generations, Traffic]:
         """Return the generations of the units of an array."""
-        pages, traffic = run_sync(self._pages(units))
+        pages, traffic = run_sync(self._pages(units.path))
         return self._generations(units, pages), traffic
 
     def read_with_generations(
-        self, units: Units, wants: Sequence[Want]
+        self, path: str, units: Callable[[], Units], wants: Sequence[Want]
     ) -> tuple[list[memoryview | None], Generations, Traffic]:
-        """Do what `read` and `generations` do: together, or one after the other if pages tell where the parts are."""
+        """Do what `read` and `generations` do: together, or one after the other if pages tell where the parts are.
 
-        async def both() -> tuple[list[memoryview | None], Pages, Traffic]:
+        What units the array at the path has is asked for in another thread, while requests are under way.
+        """
+
+        async def count(pages: Pages) -> Generations:
+            return await asyncio.to_thread(lambda: self._generations(units(), pages))
+
+        async def look() -> tuple[Generations, Traffic]:
+            pages, traffic = await self._pages(path)
+            for _ in range(_TICKS):
+                await asyncio.sleep(0)
+            return await count(pages), traffic
+
+        async def both() -> tuple[list[memoryview | None], Generations, Traffic]:
             total = Traffic()
             if any(self.view.find(want.key) is None for want in wants):
-                pages, traffic = await self._pages(units, wants)
+                pages, traffic = await self._pages(path, wants)
                 total.add(traffic)
-                parts, traffic = await self._read(wants)
+                generations, (parts, traffic) = await asyncio.gather(count(pages), self._read(wants))
                 total.add(traffic)
             else:
-                (pages, traffic), (parts, other) = await asyncio.gather(self._pages(units), self._read(wants))
+                (parts, traffic), (generations, other) = await asyncio.gather(self._read(wants), look())
                 total.add(traffic, other)
-            return parts, pages, total
+            return parts, generations, total
 
-        parts, pages, traffic = run_sync(both())
-        return parts, self._generations(units, pages), traffic
+        return run_sync(both())
 
-    async def _pages(self, units: Units, wants: Sequence[Want] = ()) -> tuple[Pages, Traffic]:
+    async def _pages(self, path: str, wants: Sequence[Want] = ()) -> tuple[Pages, Traffic]:
         """Read the pages that may tell of units, and by the same requests those that may tell of `wants`."""
         reader = (await self.repository.engine()).reader
         with counting() as traffic:
-            return await pages_of(reader, self.view, units.path, also=[want.key for want in wants]), traffic
+            return await pages_of(reader, self.view, path, also=[want.key for want in wants]), traffic
 
     def _generations(self, units: Units, pages: Pages) -> Generations:
         generations = units.generations(pages, self.view.changed())

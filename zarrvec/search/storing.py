@@ -10,10 +10,11 @@ import numpy as np
 import numpy.typing as npt
 import zarr
 
+from zarrvec.format.envelope import crc32c
 from zarrvec.search.entries import create_entries
 from zarrvec.search.groups import Grouped
 from zarrvec.search.head import Groups, Segment
-from zarrvec.search.records import LIST_HEAD, SHARED_HEAD, Entries, Layout, ListTable, crc_of
+from zarrvec.search.records import LIST_HEAD, SHARED_HEAD, Entries, Layout, ListTable
 from zarrvec.search.spool import Spool
 
 Int64 = npt.NDArray[np.int64]
@@ -102,7 +103,7 @@ def write_segment(
         at = 0
         for number, size in enumerate(sizes, start=done):
             low, end = at + layout.head_bytes(size), at + layout.total_bytes(size)
-            crcs[number] = crc_of(packed[at:low]), crc_of(packed[low:end])
+            crcs[number] = crc32c(packed[at:low]), crc32c(packed[low:end])
             at = end
         writer.add(packed)
         done = last
@@ -133,14 +134,14 @@ def write_segment(
     if origin is not None:
         stored = origin.astype("<f4")
         write_whole(group, f"{name}/{ORIGIN}", stored)
-        origin_crc32c = crc_of(stored.view(np.uint8))
+        origin_crc32c = crc32c(stored.view(np.uint8))
     return Segment(
         id=name,
         entries=total,
         rows=rows,
         spread=spread,
         lists=len(table),
-        lists_crc32c=crc_of(raw),
+        lists_crc32c=crc32c(raw),
         origin_crc32c=origin_crc32c,
         groups=told,
         chunk_rows=array.chunks[0],
@@ -157,13 +158,13 @@ def _write_groups(
     heads = groups.table.heads.copy()
     firsts, sizes = heads["offset"].tolist(), heads["count"].tolist()
     heads["crc_head"] = [
-        crc_of(rows[first : first + size]) for first, size in zip(firsts, sizes, strict=True)
+        crc32c(rows[first : first + size]) for first, size in zip(firsts, sizes, strict=True)
     ]
     raw = ListTable(heads, groups.table.centroids).encode()
     write_whole(group, f"{name}/groups", raw)
     return Groups(
         count=len(heads),
-        crc32c=crc_of(raw),
+        crc32c=crc32c(raw),
         seen=groups.seen,
         chunk_rows=array.chunks[0],
         shard_rows=None if array.shards is None else array.shards[0],

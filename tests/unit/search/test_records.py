@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from zarrvec.errors import CorruptError
-from zarrvec.search.records import LIST_HEAD, SHARED_HEAD, Entries, Layout, ListTable, crc_of
+from zarrvec.format.envelope import crc32c
+from zarrvec.search.records import LIST_HEAD, SHARED_HEAD, Entries, Layout, ListTable
 
 
 def entries_of(count, layout, seed=0):
@@ -102,4 +103,4 @@ def test_row_sizes_are_fixed():
 
 def test_checksums_of_any_buffer():
     data = np.arange(9, dtype="u1")
-    assert crc_of(data) == crc_of(memoryview(data)) == crc_of(data.tobytes()) == crc_of(bytearray(data))
+    assert crc32c(data) == crc32c(memoryview(data)) == crc32c(data.tobytes()) == crc32c(bytearray(data))
