@@ -47,6 +47,22 @@ def place(request: pytest.FixtureRequest, tmp_path: Any) -> tuple[str, dict[str,
     return url, {"s3": bucket.storage_options, "zarrvec": {"backend": "fsspec"}}, FsspecObjects
 
 
+def test_an_object_is_written_from_parts(place: tuple[str, dict[str, Any], type]) -> None:
+    url, options, _ = place
+    root = zarr.open_group(url, mode="a", storage_options=options)
+    parts = [b"", b"abc", bytes(range(256)) * 1000, b"z"]
+
+    async def write() -> None:
+        objects = (await repository_of(root)[0].engine()).objects
+        for path, data in (("packs/parts", parts), ("packs/none", []), ("packs/parts", [*parts, b"again"])):
+            await objects.put(path, data)
+            there = await objects.get(path)
+            assert there is not None
+            assert bytes(there) == b"".join(data)
+
+    run_sync(write())
+
+
 class DirLike(LocalFileSystem):
     """Files, through a filesystem of fsspec's that zarrvec has never heard of."""
 

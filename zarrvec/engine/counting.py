@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from zarrvec.engine.engine import _ENGINES, Engine, Place, engine_for
-from zarrvec.objects.protocol import Closable, Data, ObjectInfo, Objects
+from zarrvec.objects.protocol import Closable, Data, ObjectInfo, Objects, Parts, size_of
 
 
 @dataclass(slots=True, kw_only=True)
@@ -71,10 +71,10 @@ class CountingObjects:
         self._requests.read_bytes += len(data)
         return data
 
-    async def put(self, path: str, data: bytes) -> None:
+    async def put(self, path: str, data: Parts) -> None:
         """See `Objects.put`."""
         self._requests.put += 1
-        self._requests.written_bytes += len(data)
+        self._requests.written_bytes += size_of(data)
         await self._inner.put(path, data)
 
     async def create(self, path: str, data: bytes) -> bool:

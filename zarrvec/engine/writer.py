@@ -18,7 +18,7 @@ from zarrvec.engine.version import Version
 from zarrvec.format.commit import ROOT_INLINE_BYTES
 from zarrvec.format.keys import sort_key
 from zarrvec.format.manifest import Root, encode_page, encode_root, split_pages
-from zarrvec.format.pack import Footer, encode_pack, pack_name, value_offsets, values_end
+from zarrvec.format.pack import Footer, pack_name, pack_parts, value_offsets, values_end
 from zarrvec.format.table import encode_table
 from zarrvec.layout.delta import Delta
 from zarrvec.layout.fold import (
@@ -178,7 +178,7 @@ class Writer:
         self, pack: bytes, values: Sequence[tuple[str, bytes]], structures: Sequence[bytes], footer: Footer
     ) -> None:
         async with self._slots:
-            data = await asyncio.to_thread(encode_pack, [value for _, value in values], structures, footer)
+            data = await asyncio.to_thread(pack_parts, [value for _, value in values], structures, footer)
             await self._objects.put(pack_name(pack), data)
 
     async def _fold(

@@ -69,6 +69,15 @@ class Chain:
         return encoded
 
 
+def bytes_of(data: Buffer) -> bytes:
+    """Return the bytes of a buffer; those that a codec has returned are not copied."""
+    held = data.as_numpy_array()
+    base: Any = held.base
+    if isinstance(base, bytes) and len(base) == held.nbytes and held.flags.c_contiguous:
+        return base
+    return data.to_bytes()
+
+
 def merge_chunk(
     pipeline: BatchedCodecPipeline,
     old: NDBuffer | None,
@@ -78,11 +87,29 @@ def merge_chunk(
 ) -> NDBuffer | None:
     """Put what is written over what a chunk held; None if the chunk then is empty and empty ones are not kept."""
     _, spec, chunk_selection, out_selection, is_complete = info
+    whole = _whole(value, info) if is_complete and not drop_axes else None
     merge: Any = _merge or pipeline._merge_chunk_array
-    chunk: NDBuffer = merge(old, value, out_selection, spec, chunk_selection, is_complete, drop_axes)
+    chunk: NDBuffer = (
+        merge(old, value, out_selection, spec, chunk_selection, is_complete, drop_axes)
+        if whole is None
+        else whole
+    )
     if not spec.config.write_empty_chunks and _holds_only(chunk, fill_value_or_default(spec)):
         return None
     return chunk
+
+
+def _whole(value: NDBuffer, info: Any) -> NDBuffer | None:
+    """Return what is written if that is all of a chunk as it stands, which then need not be copied; else None."""
+    _, spec, chunk_selection, out_selection, _ = info
+    if len(value.shape) != len(spec.shape) or value.dtype != spec.dtype.to_native_dtype():
+        return None
+    if spec.order != "C" or not all(
+        isinstance(part, slice) and part.step in (None, 1) for part in chunk_selection
+    ):
+        return None
+    part = value[out_selection]
+    return part if part.shape == spec.shape and part.as_numpy_array().flags.c_contiguous else None
 
 
 def _holds_only(chunk: NDBuffer, value: Any) -> bool:

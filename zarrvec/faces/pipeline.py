@@ -24,7 +24,7 @@ from zarrvec.engine.staging import Staging
 from zarrvec.engine.version import View
 from zarrvec.errors import ConflictError, ReadOnlyError
 from zarrvec.faces._vec import register_vec
-from zarrvec.faces.chain import Chain, merge_chunk
+from zarrvec.faces.chain import Chain, bytes_of, merge_chunk
 from zarrvec.faces.store import _byte_range
 from zarrvec.faces.structure import check_structure, chunk_key, document_key
 from zarrvec.layout.trace import Kind
@@ -260,7 +260,7 @@ class ZarrVecCodecPipeline(BatchedCodecPipeline):
                 chunk = None if buffer is None else chain.decode(buffer, info[1])
                 merged = merge_chunk(self, chunk, value, info, drop_axes)
                 data = None if merged is None else chain.encode(merged, info[1])
-                result[row] = None if data is None else data.to_bytes()
+                result[row] = None if data is None else bytes_of(data)
 
         workers = _workers(sum(_decoded_bytes(info[1]) for info in batch))
         await asyncio.gather(

@@ -32,6 +32,8 @@ END_MAGIC: Final = b"ZVPKEND\x01"
 VERSION: Final = 1
 HEADER: Final = struct.Struct("<6sBB")
 TRAILER: Final = struct.Struct("<II8s")
+WHOLE_BYTES: Final = 64 << 10
+"""A value of so many bytes is written from where it is; shorter ones are copied, for a part more costs as much."""
 
 T = TypeVar("T", bytes, memoryview)
 
@@ -87,15 +89,34 @@ def values_end(lengths: Sequence[int]) -> int:
 
 def encode_pack(values: Sequence[bytes], structures: Sequence[bytes], footer: Footer) -> bytes:
     """Write a pack: values, then pages and root, then the footer."""
+    return b"".join(pack_parts(values, structures, footer))
+
+
+def pack_parts(values: Sequence[bytes], structures: Sequence[bytes], footer: Footer) -> list[bytes]:
+    """Return a pack as parts that follow each other: long values as they are, all else put together.
+
+    Examples
+    --------
+    >>> footer = Footer(pack=bytes(12), base=0, time_us=0, values=b"", changes=b"", clears=[], pages=[], root=None)
+    >>> long = bytes(WHOLE_BYTES)
+    >>> parts = pack_parts([b"a", long, b"b"], [], footer)
+    >>> len(parts), parts[1] is long, b"".join(parts) == encode_pack([b"a", long, b"b"], [], footer)
+    (3, True, True)
+    """
     foot = wrap(Kind.FOOTER, msgspec.msgpack.encode(footer))
-    parts = [HEADER.pack(MAGIC, VERSION, 0)]
+    parts: list[bytes] = []
+    short = [HEADER.pack(MAGIC, VERSION, 0)]
     for value in values:
-        parts.append(value)
-        parts.append(crc32c(value).to_bytes(CRC_BYTES, "little"))
-    parts.extend(structures)
-    parts.append(foot)
-    parts.append(TRAILER.pack(len(foot), crc32c(struct.pack("<I", len(foot)) + END_MAGIC), END_MAGIC))
-    return b"".join(parts)
+        if len(value) >= WHOLE_BYTES:
+            parts += [b"".join(short), value]
+            short = []
+        else:
+            short.append(value)
+        short.append(crc32c(value).to_bytes(CRC_BYTES, "little"))
+    short.extend(structures)
+    short.append(foot)
+    short.append(TRAILER.pack(len(foot), crc32c(struct.pack("<I", len(foot)) + END_MAGIC), END_MAGIC))
+    return [*parts, b"".join(short)]
 
 
 def footer_length(trailer: bytes | memoryview, *, name: str) -> int:

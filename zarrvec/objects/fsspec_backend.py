@@ -12,7 +12,7 @@ from typing import Any, Final
 import fsspec
 
 from zarrvec.errors import AccessError, MissingObjectError, OptionError, StorageError
-from zarrvec.objects.protocol import Data, ObjectInfo
+from zarrvec.objects.protocol import Data, ObjectInfo, Parts, joined
 
 CONDITIONAL_PROTOCOLS: Final = frozenset({"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss"})
 """Whose ``mode="create"`` is one conditional request; elsewhere it is a look followed by a write."""
@@ -99,11 +99,11 @@ class FsspecObjects:
         except Exception as error:
             raise self._failed(path, error) from error
 
-    async def put(self, path: str, data: bytes) -> None:
+    async def put(self, path: str, data: Parts) -> None:
         """See `Objects.put`."""
         try:
             await self._make_parent(path)
-            await self._call("pipe_file", self._path(path), data)
+            await self._call("pipe_file", self._path(path), joined(data))
         except Exception as error:
             raise self._failed(path, error) from error
 

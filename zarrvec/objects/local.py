@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from zarrvec.errors import AccessError, MissingObjectError, NotAStoreError, StorageError
-from zarrvec.objects.protocol import Data, ObjectInfo
+from zarrvec.objects.protocol import Data, ObjectInfo, Parts
 
 TEMPORARY: Final = ".tmp-"
 _INLINE_READ_BYTES: Final = 256 << 10
@@ -52,7 +52,7 @@ class LocalObjects:
         """See `Objects.get_range`."""
         return await self._read(path, start, length)
 
-    async def put(self, path: str, data: bytes) -> None:
+    async def put(self, path: str, data: Parts) -> None:
         """See `Objects.put`."""
         await asyncio.to_thread(self._write, path, data, create=False)
 
@@ -97,7 +97,7 @@ class LocalObjects:
             got += len(more)
         return b"".join(parts)
 
-    def _write(self, path: str, data: bytes, *, create: bool) -> bool:
+    def _write(self, path: str, data: Parts, *, create: bool) -> bool:
         target = self._root / path
         temporary = target.with_name(f"{TEMPORARY}{secrets.token_hex(8)}")
         try:
@@ -116,7 +116,7 @@ class LocalObjects:
             temporary.unlink(missing_ok=True)
         return True
 
-    def _write_temporary(self, temporary: Path, data: bytes) -> None:
+    def _write_temporary(self, temporary: Path, data: Parts) -> None:
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
         try:
             descriptor = os.open(temporary, flags, 0o666)
@@ -124,9 +124,10 @@ class LocalObjects:
             temporary.parent.mkdir(parents=True, exist_ok=True)
             descriptor = os.open(temporary, flags, 0o666)
         try:
-            view = memoryview(data)
-            while view:
-                view = view[os.write(descriptor, view) :]
+            for part in [data] if isinstance(data, bytes) else data:
+                view = memoryview(part)
+                while view:
+                    view = view[os.write(descriptor, view) :]
             if self._sync:
                 os.fsync(descriptor)
         finally:

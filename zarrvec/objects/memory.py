@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from zarrvec.errors import MissingObjectError
-from zarrvec.objects.protocol import Data, ObjectInfo
+from zarrvec.objects.protocol import Data, ObjectInfo, Parts, joined
 
 
 class MemoryObjects:
@@ -52,9 +52,9 @@ class MemoryObjects:
             raise MissingObjectError(f"{self.name}/{path}: there is no such object.")
         return memoryview(found[0])[start : start + length]
 
-    async def put(self, path: str, data: bytes) -> None:
+    async def put(self, path: str, data: Parts) -> None:
         """See `Objects.put`."""
-        self._objects[path] = (data, time.time())
+        self._objects[path] = (joined(data), time.time())
 
     async def create(self, path: str, data: bytes) -> bool:
         """See `Objects.create`."""

@@ -13,7 +13,7 @@ import obstore
 from obstore import exceptions as failures
 
 from zarrvec.errors import AccessError, MissingObjectError, StorageError
-from zarrvec.objects.protocol import Data, ObjectInfo
+from zarrvec.objects.protocol import Data, ObjectInfo, Parts, joined, size_of
 
 if TYPE_CHECKING:
     from obstore.store import ObjectStore
@@ -148,10 +148,15 @@ class ObstoreObjects:
             for one in group:
                 _tell(one, error)
 
-    async def put(self, path: str, data: bytes) -> None:
+    async def put(self, path: str, data: Parts) -> None:
         """See `Objects.put`."""
         try:
-            await self._finish(obstore.put_async(self._store, path, data, chunk_size=PART_BYTES))
+            is_long = size_of(data) > PART_BYTES
+            whole = joined(data) if is_long else data
+            request = obstore.put_async(
+                self._store, path, whole, chunk_size=PART_BYTES, use_multipart=is_long
+            )
+            await self._finish(request)
         except (failures.BaseError, OSError) as error:
             raise self._failed(path, error) from error
 

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from typing import NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 Data: TypeAlias = bytes | memoryview
+Parts: TypeAlias = bytes | Sequence[bytes]
+"""What an object is written from: its bytes, or parts that follow each other."""
 
 
 class ObjectInfo(NamedTuple):
@@ -18,6 +20,28 @@ class ObjectInfo(NamedTuple):
     """In bytes."""
     modified: float
     """Seconds since 1970-01-01 UTC by the storage's clock."""
+
+
+def size_of(data: Parts) -> int:
+    """Return how many bytes there are.
+
+    Examples
+    --------
+    >>> size_of(b"abc"), size_of([b"abc", b"de"])
+    (3, 5)
+    """
+    return len(data) if isinstance(data, bytes) else sum(map(len, data))
+
+
+def joined(data: Parts) -> bytes:
+    """Return the bytes in one piece.
+
+    Examples
+    --------
+    >>> joined(b"abc"), joined([b"abc", b"de"])
+    (b'abc', b'abcde')
+    """
+    return data if isinstance(data, bytes) else b"".join(data)
 
 
 @runtime_checkable
@@ -59,7 +83,7 @@ class Objects(Protocol):
         """
         ...
 
-    async def put(self, path: str, data: bytes) -> None:
+    async def put(self, path: str, data: Parts) -> None:
         """Write an object whole: no reader sees a part of it, and it is durable on return."""
         ...
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Final, Literal, NamedTuple, TypeAlias, TypeVar
 
 from zarrvec.errors import StorageError
-from zarrvec.objects.protocol import Data, ObjectInfo, Objects
+from zarrvec.objects.protocol import Data, ObjectInfo, Objects, Parts, size_of
 
 T = TypeVar("T")
 
@@ -112,9 +112,9 @@ class FaultyObjects:
         """See `Objects.get_range`."""
         return await self._do(Call("get_range", path, 0), lambda: self.inner.get_range(path, start, length))
 
-    async def put(self, path: str, data: bytes) -> None:
+    async def put(self, path: str, data: Parts) -> None:
         """See `Objects.put`."""
-        await self._do(Call("put", path, len(data)), lambda: self.inner.put(path, data))
+        await self._do(Call("put", path, size_of(data)), lambda: self.inner.put(path, data))
 
     async def create(self, path: str, data: bytes) -> bool:
         """See `Objects.create`."""

@@ -10,6 +10,7 @@ from zarrvec.engine.version import View
 from zarrvec.errors import StorageError
 from zarrvec.format.pack import pack_name
 from zarrvec.objects.memory import MemoryObjects
+from zarrvec.objects.protocol import Parts
 
 
 class SlowObjects(MemoryObjects):
@@ -23,7 +24,7 @@ class SlowObjects(MemoryObjects):
         self.created: list[int] = []
         self.second = asyncio.Event()
 
-    async def put(self, path: str, data: bytes) -> None:
+    async def put(self, path: str, data: Parts) -> None:
         self.began.append(path)
         if len(self.began) == 1:
             await asyncio.wait_for(self.second.wait(), timeout=10)
@@ -41,7 +42,7 @@ class SlowObjects(MemoryObjects):
 class LateObjects(MemoryObjects):
     """Packs take a moment, so that several wait."""
 
-    async def put(self, path: str, data: bytes) -> None:
+    async def put(self, path: str, data: Parts) -> None:
         await asyncio.sleep(0.01)
         await super().put(path, data)
 
