@@ -1,6 +1,7 @@
 """Many calls, one commit: visible inside at once, outside only at the end, and larger than memory."""
 
 import asyncio
+import datetime as dt
 import gc
 import threading
 import tracemalloc
@@ -12,7 +13,7 @@ import zarr
 
 import zarrvec
 from zarrvec.engine.bridge import run_sync
-from zarrvec.errors import ConflictError, OptionError, TransactionError
+from zarrvec.errors import ConflictError, OptionError, RefNotFoundError, TransactionError
 
 
 @pytest.fixture
@@ -163,6 +164,20 @@ def test_at_tag_branch_diff_revert(root, url):
     assert root["a"][:].tolist() == [1, 2, 3]
     assert sorted(root.keys()) == ["a"]
     assert zarrvec.diff(root, "first").keys() <= {"a/c/1"}
+
+
+def test_an_id_of_digits_alone(root, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr("zarrvec.engine.committer.secrets.token_bytes", lambda count: b"\x12" * count)
+        commit = zarrvec.tag(root.create_array("a", data=np.array([1])), "first")
+    root["a"][0] = 2
+    assert commit.id[:10] == "1212121212"
+    assert zarrvec.at(root, commit.id[:10])["a"][0] == zarrvec.at(root, commit.id)["a"][0] == 1
+    for ref in (1212121212, "3434343434", "9" * 5000):
+        with pytest.raises(RefNotFoundError):
+            zarrvec.at(root, ref)
+    day = dt.datetime.now(dt.UTC) + dt.timedelta(days=1)
+    assert zarrvec.at(root, day.strftime("%Y%m%d"))["a"][0] == 2
 
 
 @pytest.mark.parametrize("name", ["", "7", "../x", "a/b", "x" * 201, ".hidden"])

@@ -214,15 +214,15 @@ class Heads:
             return await self._at_time(ref)
         if isinstance(ref, bool) or not isinstance(ref, str | int) or ref == "":
             raise OptionError(f"at={ref!r}: expected a commit number, the start of an id, a tag, or a time.")
-        text = str(ref)
-        if text.isdecimal() and text.isascii():
-            commit = await self.read(int(text)) if 0 < int(text) < 1 << 63 else None
-        else:
+        text, commit = str(ref), None
+        if text.isdecimal() and text.isascii() and len(text) < 20 and 0 < int(text) < 1 << 63:
+            commit = await self.read(int(text))
+        if commit is None and isinstance(ref, str):
             commit = await self._tagged(text)
+            if commit is None and len(text) >= MIN_ID_DIGITS and re.fullmatch("[0-9a-f]+", text):
+                commit = await self._by_id(text)  # before times: digits alone may be one
             if commit is None and (when := _parse_time(text)) is not None:
                 return await self._at_time(when)
-            if commit is None and len(text) >= MIN_ID_DIGITS and re.fullmatch("[0-9a-f]+", text):
-                commit = await self._by_id(text)
         if commit is None:
             raise RefNotFoundError(
                 f"{self._objects.name}: there is no commit, tag or time {ref!r} on branch {self.branch!r}. "
