@@ -19,6 +19,7 @@ import numpy as np
 from zarrvec.search._numba_products import (
     QUERIES,
     ROUGH,
+    ZERO,
     code,
     dot,
     jit,
@@ -111,11 +112,12 @@ def _keep(found, size, ids_at, id_bytes, masked, allowed, ids, scores):
 
 
 @jit
-def _scan(lists, coded, steps, shifts, probes, order, base, mask, codes, pointers, sums, ids, scores):
+def _scan(lists, coded, probes, order, base, mask, codes, pointers, sums, ids, scores):
     addresses, counts, layout = lists
     masked, allowed = mask
     id_bytes, has_norms = layout[1], layout[2]
-    stride = coded.strides[0]
+    rows_of_queries, steps, totals = coded
+    stride = rows_of_queries.strides[0]
     block = sums.shape[1]
     scales, norms, found = (
         np.empty(block, np.float32),
@@ -144,12 +146,12 @@ def _scan(lists, coded, steps, shifts, probes, order, base, mask, codes, pointer
                     QUERIES
                 ):  # where there is none the last is repeated, and nobody looks at the sums
                     query = order[at + min(i, taken - 1)] // width
-                    pointers[i] = np.uint64(coded.ctypes.data) + np.uint64(query * stride)
+                    pointers[i] = np.uint64(rows_of_queries.ctypes.data) + np.uint64(query * stride)
                 multiply(places, layout, start, size, taken, stride, codes, pointers, sums)
                 for i in range(taken):
                     pair = order[at + i]
                     query = pair // width
-                    bias, step, shift = biases[pair], steps[query], shifts[query]
+                    bias, step, shift = biases[pair], steps[query], np.int32(ZERO * totals[query])
                     for j in range(size):
                         dotted = bias + scales[j] * (step * np.float32(np.int32(sums[i, j] - shift)))
                         found[j] = norms[j] - factor * dotted
@@ -161,18 +163,13 @@ def _scan(lists, coded, steps, shifts, probes, order, base, mask, codes, pointer
 @jit
 def _scan_parts(lists, queries, probes, order, base, mask, ids, scores):
     addresses, counts, layout = lists
-    steps = np.empty(queries.shape[0], np.float32)
-    shifts = np.zeros(queries.shape[0], np.int32)
-    totals = np.empty(queries.shape[0], np.int32)
-    coded, codes, block = code(queries, layout, steps, shifts, totals)
+    coded, codes, block = code(queries, layout)
     sums, pointers = np.empty((QUERIES, block), np.int32), np.empty(QUERIES, np.uint64)
     ids[:], scores[:] = -1, np.inf
     scanned = 0
     for part in range(addresses.shape[0]):
         those = addresses[part], counts[part], layout
-        scanned += _scan(
-            those, coded, steps, shifts, probes, order, base, mask, codes, pointers, sums, ids, scores
-        )
+        scanned += _scan(those, coded, probes, order, base, mask, codes, pointers, sums, ids, scores)
     for row in range(ids.shape[0]):
         _sort(ids[row], scores[row])
     return scanned
@@ -244,12 +241,7 @@ def _choose(coarse, queries, factors, lists, theirs, nearest):
     is_whole = low.shape[0] == nlist
     layout = queries.shape[1], 4, False, 8 if is_whole else ROUGH
     places = np.uint64(0), np.uint64(0), np.uint64(high.ctypes.data), np.uint64(low.ctypes.data)
-    steps, shifts, totals = (
-        np.empty(queries.shape[0], np.float32),
-        np.zeros(queries.shape[0], np.int32),
-        np.empty(queries.shape[0], np.int32),
-    )
-    coded, scratch, block = code(queries, layout, steps, shifts, totals)
+    (coded, steps, totals), scratch, block = code(queries, layout)
     stride = coded.strides[0]
     sums, pointers = np.empty((QUERIES, block), np.int32), np.empty(QUERIES, np.uint64)
     rough = np.zeros((min(_TOGETHER, queries.shape[0]), scales.shape[0]), np.float32)
@@ -267,9 +259,8 @@ def _choose(coarse, queries, factors, lists, theirs, nearest):
                 multiply(places, layout, start, size, taken, stride, scratch, pointers, sums)
                 for i in range(taken):
                     query = at + i
-                    step, shift = steps[query], shifts[query]
-                    if not is_whole:
-                        step, shift = step * _UNITS, shift + MIDDLE * totals[query]
+                    step = steps[query] if is_whole else _UNITS * steps[query]
+                    shift = np.int32((ZERO if is_whole else ZERO + MIDDLE) * totals[query])
                     for j in range(size):
                         dotted = step * np.float32(np.int32(sums[i, j] - shift))
                         rough[query - first, start + j] = scales[start + j] * dotted

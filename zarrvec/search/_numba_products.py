@@ -74,14 +74,15 @@ jit = nb.njit(nogil=True, error_model="numpy")
 
 
 @jit
-def _quantize(queries, layout, padded, coded, steps, totals):
+def _quantize(queries, layout, padded):
+    """Return int16 queries, of halves so long, what a step of each is worth, and the sums of their numbers."""
     unit = np.float32(256 if layout[3] == ROUGH else 1)
     width = queries.shape[1]
     half = (width + 1) // 2
-    top = np.float64(
-        _TOP - width if unit == 1 else _TOP // 2
-    )  # before numbers are rounded, to twice as much at most
-    coded[:], totals[:] = 0, 0
+    # before numbers are rounded, which to a unit of more than 1 may double them
+    top = np.float64(_TOP - width if unit == 1 else _TOP // 2)
+    coded = np.zeros((queries.shape[0], 2 * padded), np.int16)
+    steps, totals = np.zeros(queries.shape[0], np.float32), np.zeros(queries.shape[0], np.int32)
     for row in range(queries.shape[0]):
         largest = np.float32(0)
         total = 0.0
@@ -90,7 +91,6 @@ def _quantize(queries, layout, padded, coded, steps, totals):
             largest = max(largest, size)
             total += size
         if largest == 0:
-            steps[row] = 0
             continue
         factor = min(_LARGEST / largest, top / total)
         steps[row] = 1.0 / factor
@@ -99,6 +99,7 @@ def _quantize(queries, layout, padded, coded, steps, totals):
             value = np.int16(unit * np.rint(queries[row, j] * factor / unit))
             coded[row, at] = value
             totals[row] += value
+    return coded, steps, totals
 
 
 @jit
@@ -214,28 +215,23 @@ def _multiply_planes(places, layout, start, size, taken, stride, codes, pointers
 
 
 @jit
-def _code_words(queries, layout, steps, shifts, totals):
-    """Return int16 queries, and room for so many decoded rows."""
+def _code_words(queries, layout):
+    """Return int16 queries with steps and totals, room for so many decoded rows, and their number."""
     half = (layout[0] + 1) // 2
     padded = (half + LANES - 1) // LANES * LANES
-    coded = np.empty((queries.shape[0], 2 * padded), np.int16)
-    _quantize(queries, layout, padded, coded, steps, totals)
     block = max(_ROWS, _SCRATCH_CODES // (2 * half) // _ROWS * _ROWS)
-    return coded, np.zeros((2, block * half + LANES), np.int16), block
+    return _quantize(queries, layout, padded), np.zeros((2, block * half + LANES), np.int16), block
 
 
 @jit
-def _code_bytes(queries, layout, steps, shifts, totals):
-    """Return the halves of int16 queries."""
+def _code_bytes(queries, layout):
+    """Return the halves of int16 queries in place of these."""
     half = (layout[0] + 1) // 2
     padded = (half + OCTETS - 1) // OCTETS * OCTETS
-    coded = np.empty((queries.shape[0], 2 * padded), np.int16)
-    _quantize(queries, layout, padded, coded, steps, totals)
+    coded, steps, totals = _quantize(queries, layout, padded)
     halves = np.empty((queries.shape[0], 4 * padded), np.int8)
     _split(coded, padded, halves)
-    for row in range(queries.shape[0]):
-        shifts[row] = CODE_ZERO * totals[row]
-    return halves, np.empty((2, 0), np.int16), BLOCK_ROWS
+    return (halves, steps, totals), np.empty((2, 0), np.int16), BLOCK_ROWS
 
 
 @nb.njit(nogil=True, error_model="numpy", fastmath={"reassoc", "contract"})
@@ -247,8 +243,8 @@ def dot(numbers, query):
     return total
 
 
-code, unpack, multiply = (
-    (_code_bytes, _leave_rows, _multiply_planes)
+code, unpack, multiply, ZERO = (
+    (_code_bytes, _leave_rows, _multiply_planes, CODE_ZERO)
     if has_byte_products()
-    else (_code_words, _decode_rows, _multiply_decoded)
+    else (_code_words, _decode_rows, _multiply_decoded, 0)
 )

@@ -132,10 +132,8 @@ def _open_index(snapshot: Snapshot, head: Head) -> Index:
     ]
     data, generations = snapshot.read_with_generations([want for part in wants for want in part])
     tables, origins, indexes, coverage, deleted, entries = _parts(data, map(len, wants))
-    if whole:
-        tables = [
-            memoryview(bytes(table)) for table in tables
-        ]  # apart from the entries, read by the same request
+    if whole:  # apart from the entries, which the same request brought
+        tables = [memoryview(bytes(table)) for table in tables]
     origin = _origin(origins[0], head, f"{name}/{first.id}/{ORIGIN}") if with_origin else None
     for reader, shards in zip(
         cut, _parts(indexes, [len(reader.index_wants()) for reader in cut]), strict=True

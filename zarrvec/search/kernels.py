@@ -216,14 +216,7 @@ def _in_threads(work: Callable[[T], R], parts: Sequence[T]) -> list[R]:
 
 
 def find(
-    lists: ScanInput,
-    coarse: Coarse,
-    queries: Float32,
-    factors: Float32,
-    count: int,
-    *,
-    kept: int,
-    bits: int,
+    lists: ScanInput, coarse: Coarse, queries: Float32, factors: Float32, count: int, *, kept: int, bits: int
 ) -> tuple[Found, Int64, Float32, Float32] | None:
     """Choose lists and scan them, by one call of compiled code; for few queries.
 
