@@ -5,7 +5,7 @@ coroutines here run in the engine's loop (`zarrvec.engine.bridge`), whoever's lo
 """
 
 import contextvars
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from datetime import datetime
 from types import TracebackType
 from typing import Any, Final, Self
@@ -267,11 +267,18 @@ class Repository:
             staging.expect(key, 0 if value is None else value.generation)
         return found
 
-    async def stage(self, staging: Staging, puts: Mapping[str, bytes], deletes: Iterable[str] = ()) -> None:
-        """Add writes of one call."""
+    async def stage(
+        self,
+        staging: Staging,
+        puts: Mapping[str, bytes],
+        deletes: Iterable[str] = (),
+        *,
+        in_part: Container[str] = (),
+    ) -> None:
+        """Add writes of one call; values of which it changes a part are kept in memory for the next that does."""
         for key, data in puts.items():
             self._expect_document(staging, check_key(key))
-            await staging.put(key, data)
+            await staging.put(key, data, in_part=key in in_part)
         for key in deletes:
             self._expect_document(staging, check_key(key))
             staging.delete(key)

@@ -73,6 +73,36 @@ def test_write_200_chunks_over_others(url, options, s3_proxy):
         assert count.total_requests <= 2, count.log
 
 
+def test_a_chunk_written_row_by_row(url, options, s3_proxy):
+    """Who fills a chunk row by row, as a recorder does, reads it never: it is known from the write before."""
+    data = numbers((8, 1024))
+    root = zarr.open_group(url, mode="a", storage_options=options)
+    array = root.create_array("x", shape=(8, 1024), chunks=(8, 1024), dtype="f4", compressors=None)
+    for row in range(8):
+        with s3_proxy.counting() as count:
+            array[row] = data[row]
+        assert count.total_requests == 2, count.log
+        assert not count.requests["GET"], count.log
+    assert np.array_equal(array[:], data)
+    forget_engines()
+    assert np.array_equal(zarr.open_array(url, path="x", mode="r", storage_options=options)[:], data)
+
+
+def test_a_chunk_written_row_by_row_by_two(url, options, s3_proxy):
+    """What another changed meanwhile is read, and not taken from what was written here before."""
+    array = create(url, options, chunks=4, length=1024)
+    array[0, :512] = 1
+    other = {**options, "zarrvec": {"max_staleness": 60, "pack_bytes": 1 << 20}}  # has an engine of its own
+    zarr.open_array(url, path="x", mode="r+", storage_options=other)[0, 512:] = 2
+    array[0, 256:768] = 3
+    assert array[0].tolist() == [1] * 256 + [3] * 512 + [2] * 256
+    with zarrvec.transaction(array, message="twice"):
+        array[0, :16] = 4
+        array[0] = 5
+    array[0, 0] = 6
+    assert array[0].tolist() == [6] + [5] * 1023
+
+
 def test_read_200_adjacent_chunks(url, options, s3_proxy):
     data = numbers((200, 1024))
     array = create(url, options)

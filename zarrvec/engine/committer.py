@@ -37,7 +37,7 @@ from zarrvec.layout.fold import (
     rebase_folded,
 )
 from zarrvec.objects.protocol import Objects
-from zarrvec.types import VERSION, WRITE_ID_BYTES, PackRef
+from zarrvec.types import VERSION, WRITE_ID_BYTES, Location, PackRef
 
 CREATE_TRIES: Final = 6
 """How often a create whose outcome could not be read back is tried."""
@@ -178,6 +178,7 @@ class Committer:
                 continue
             if landed:
                 self._keep_pages(folded, version)
+                self._keep_values(group, attempt.upload, merged)
                 self._heads.landed(version)
                 for waiting in group:
                     waiting.done.set_result(version)
@@ -319,6 +320,15 @@ class Committer:
             folded.pages, (page for page in version.root.pages if page.number == version.number), strict=True
         ):
             self._reader.keep_page(ref.location, decode_page(data, name="page", number=version.number))
+
+    def _keep_values(self, group: list[_Waiting], upload: Upload, merged: Delta) -> None:
+        """Nor what was changed in part, when that is done again."""
+        rewritten = {key: data for waiting in group for key, data in waiting.changes.rewritten.items()}
+        placed = upload.placed(merged) if rewritten else merged
+        for key, data in rewritten.items():
+            entry = placed.entries[key]
+            if entry.pack:
+                self._reader.keep_value(Location(entry.pack, entry.offset, entry.length), data)
 
 
 @dataclass(slots=True, kw_only=True)

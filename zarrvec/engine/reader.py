@@ -4,11 +4,11 @@ Source: ``specs/storage-operations.md``, section "Reads".
 """
 
 import asyncio
-from collections import OrderedDict
 from collections.abc import Sequence
 from itertools import takewhile
 from typing import Final, NamedTuple, TypeAlias
 
+from zarrvec.engine.recent import Recent
 from zarrvec.engine.traffic import count_request, count_round
 from zarrvec.engine.version import Version, View
 from zarrvec.errors import CorruptError, MissingObjectError
@@ -21,6 +21,8 @@ from zarrvec.objects.protocol import Data, Objects
 from zarrvec.types import Entry, Location, PageRef
 
 PAGE_CACHE_BYTES: Final = 64 << 20
+REWRITTEN_BYTES: Final = 32 << 20
+"""Values that were changed in part are kept up to this size: the next change of a part need not read them."""
 CONCURRENCY: Final = 64
 METADATA_AHEAD_BYTES: Final = 1 << 20
 """Pages of metadata documents are read all together up to this size."""
@@ -58,7 +60,7 @@ class _Wanted(NamedTuple):
 
 
 class Reader:
-    """Reads values and pages of one store, with a cache of pages.
+    """Reads values and pages of one store, with a cache of pages, and of values that are changed part by part.
 
     Parameters
     ----------
@@ -68,8 +70,8 @@ class Reader:
 
     def __init__(self, objects: Objects) -> None:
         self._objects = objects
-        self._pages: OrderedDict[Location, Table] = OrderedDict()
-        self._page_bytes = 0
+        self._pages: Recent[Location, Table] = Recent(PAGE_CACHE_BYTES)
+        self._rewritten: Recent[Location, bytes] = Recent(REWRITTEN_BYTES)
         self._loading: dict[Location, asyncio.Task[dict[Location, Table]]] = {}
         self._slots = asyncio.Semaphore(CONCURRENCY)
 
@@ -88,9 +90,8 @@ class Reader:
 
     async def pages(self, refs: Sequence[PageRef]) -> list[Table]:
         """Return manifest pages, from the cache or by few requests."""
-        tables = {ref.location: self._pages[ref.location] for ref in refs if ref.location in self._pages}
-        for location in tables:
-            self._pages.move_to_end(location)
+        held = {ref.location: self._pages.get(ref.location) for ref in refs}
+        tables = {location: table for location, table in held.items() if table is not None}
         missing = [ref for ref in refs if ref.location not in tables and ref.location not in self._loading]
         if missing:
             task = asyncio.ensure_future(self._load_pages(missing))
@@ -106,13 +107,11 @@ class Reader:
 
     def keep_page(self, location: Location, table: Table) -> None:
         """Put a page into the cache."""
-        if location in self._pages:
-            return
-        self._pages[location] = table
-        self._page_bytes += table.nbytes
-        while self._page_bytes > PAGE_CACHE_BYTES and len(self._pages) > 1:
-            _, oldest = self._pages.popitem(last=False)
-            self._page_bytes -= oldest.nbytes
+        self._pages.put(location, table, table.nbytes)
+
+    def keep_value(self, location: Location, data: bytes) -> None:
+        """Keep a value that was changed in part and is in a pack now."""
+        self._rewritten.put(location, data, len(data))
 
     async def _load_pages(self, refs: Sequence[PageRef]) -> dict[Location, Table]:
         parts = await self._fetch([Range(*ref.location) for ref in refs])
@@ -201,8 +200,11 @@ class Reader:
             if entry is None:
                 continue
             start, stop = _bounds(byte_range, entry.length)
-            if entry.data is not None:
-                values[index] = entry.data[start:stop]
+            data = entry.data
+            if data is None:
+                data = self._rewritten.get(Location(entry.pack, entry.offset, entry.length))
+            if data is not None:
+                values[index] = data[start:stop]
             elif stop == start and entry.length:
                 values[index] = b""
             else:

@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from typing import Final
 
 from zarrvec.engine.changes import Changes
+from zarrvec.engine.reader import REWRITTEN_BYTES
+from zarrvec.engine.recent import Recent
 from zarrvec.engine.version import Version, View
 from zarrvec.engine.writer import Upload, Writer
 from zarrvec.format.keys import is_metadata, sort_key
@@ -45,6 +47,8 @@ class Staging:
         """Generation of each metadata document that was read inside a transaction, on which its writes rest."""
         self._buffered: dict[str, bytes] = {}
         self._buffered_bytes = 0
+        self._rewritten: Recent[str, bytes] = Recent(REWRITTEN_BYTES)
+        """Values that were written in part: most likely more of them soon will be."""
         self._upload = Upload()
         self._uploads: dict[asyncio.Task[None], Upload] = {}
         """Packs on their way."""
@@ -69,12 +73,14 @@ class Staging:
         self._watches.append(set())
         return self._watches[-1]
 
-    async def put(self, key: str, data: bytes) -> None:
-        """Write a value."""
+    async def put(self, key: str, data: bytes, *, in_part: bool = False) -> None:
+        """Write a value; `in_part` if what stood there was a part of it, or a later one will be."""
         self._forget(key)
         self._delta.entries[key] = Entry.inline(data)
         if holds_inline(key, len(data)):
             return
+        if in_part:
+            self._rewritten.put(key, data, len(data))
         self._buffered[key] = data
         self._buffered_bytes += len(data)
         if self._buffered_bytes >= self._writer.pack_bytes:
@@ -106,6 +112,7 @@ class Staging:
         for watch in self._watches:
             watch.add(key)
         self._buffered_bytes -= len(self._buffered.pop(key, b""))
+        self._rewritten.drop(key)
 
     async def _send(self) -> None:
         """Send full packs on their way; what fills none stays and waits for more."""
@@ -159,6 +166,7 @@ class Staging:
             base=self.version.number,
             packs=packs,
             uploads=list(self._uploads),
+            rewritten=dict(self._rewritten.items()),
             message=message,
             author=author,
             automatic=automatic,

@@ -99,14 +99,21 @@ def merge_chunk(
     return chunk
 
 
+def covers_chunk(info: Any) -> bool:
+    """Return whether a selection is all of a chunk; to zarr that part of it is complete which lies within the array."""
+    _, spec, chunk_selection, *_ = info
+    return len(chunk_selection) == len(spec.shape) and all(
+        isinstance(part, slice) and part.indices(length) == (0, length, 1)
+        for part, length in zip(chunk_selection, spec.shape, strict=True)
+    )
+
+
 def _whole(value: NDBuffer, info: Any) -> NDBuffer | None:
     """Return what is written if that is all of a chunk as it stands, which then need not be copied; else None."""
-    _, spec, chunk_selection, out_selection, _ = info
-    if len(value.shape) != len(spec.shape) or value.dtype != spec.dtype.to_native_dtype():
+    _, spec, _, out_selection, _ = info
+    if spec.order != "C" or len(value.shape) != len(spec.shape) or not covers_chunk(info):
         return None
-    if spec.order != "C" or not all(
-        isinstance(part, slice) and part.step in (None, 1) for part in chunk_selection
-    ):
+    if value.dtype != spec.dtype.to_native_dtype():
         return None
     part = value[out_selection]
     return part if part.shape == spec.shape and part.as_numpy_array().flags.c_contiguous else None

@@ -24,7 +24,7 @@ from zarrvec.engine.staging import Staging
 from zarrvec.engine.version import View
 from zarrvec.errors import ConflictError, ReadOnlyError
 from zarrvec.faces._vec import register_vec
-from zarrvec.faces.chain import Chain, bytes_of, merge_chunk
+from zarrvec.faces.chain import Chain, bytes_of, covers_chunk, merge_chunk
 from zarrvec.faces.store import _byte_range
 from zarrvec.faces.structure import check_structure, chunk_key, document_key
 from zarrvec.layout.trace import Kind
@@ -232,7 +232,8 @@ class ZarrVecCodecPipeline(BatchedCodecPipeline):
             encoded = await self._merge_and_encode(chain, part, old, value, drop_axes)
             puts = {name: data for name, data in zip(names, encoded, strict=True) if data is not None}
             deletes = [name for name, data in zip(names, encoded, strict=True) if data is None]
-            await run(repository.stage(staging, puts, deletes))
+            in_part = {name for name, info in zip(names, part, strict=True) if not covers_chunk(info)}
+            await run(repository.stage(staging, puts, deletes, in_part=in_part))
 
     async def _merge_and_encode(
         self,
@@ -306,7 +307,7 @@ class _Setter:
 
     async def set(self, value: Buffer) -> None:
         """Stage a value."""
-        await run(self.repository.stage(self.staging, {self.key: value.to_bytes()}))
+        await run(self.repository.stage(self.staging, {self.key: value.to_bytes()}, in_part={self.key}))
 
     async def delete(self) -> None:
         """Stage a deletion."""
