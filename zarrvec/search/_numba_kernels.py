@@ -30,7 +30,8 @@ from zarrvec.search._numba_products import (
     uint64_at,
     unpack,
 )
-from zarrvec.search._numpy_kernels import GLANCE, MIDDLE, UNIT
+from zarrvec.search._numpy_kernels import COSINE, GLANCE, IP, MIDDLE, NO_HIT, UNIT
+from zarrvec.search.space import LONGEST, SHORTEST
 
 if nb.config.DISABLE_JIT:
     raise ImportError("NUMBA_DISABLE_JIT is set: nothing here runs uncompiled, numpy does.")
@@ -282,18 +283,74 @@ def _choose_all(coarse, queries, factors, lists, theirs, nearest):
     _choose(coarse, queries, factors, lists, theirs, nearest)
 
 
-def _find_all(coarse, lists, queries, factors, mask, chosen, base, nearest, ids, scores):
-    """Choose lists, and scan them if all are there: return how many entries that were, or -1.
+@jit
+def _indexed(given, metric, origin, queries):
+    """Do what `zarrvec.search.space.indexed_queries` does; return whether no length is too small or too large for that."""
+    for row in range(given.shape[0]):
+        if metric == COSINE:
+            square = 0.0
+            for j in range(given.shape[1]):
+                square += given[row, j] * given[row, j]
+            length = np.sqrt(square)
+            if not SHORTEST < length < LONGEST:
+                return False
+            for j in range(given.shape[1]):
+                queries[row, j] = np.float32(given[row, j] / length)
+        else:
+            for j in range(given.shape[1]):
+                queries[row, j] = np.float32(given[row, j] - (origin[j] if origin.shape[0] else 0))
+    return True
+
+
+@jit
+def _count_lists(lists, chosen):
+    """Return how many lists that are not empty were chosen, each counted once; -1 if one of them is not in memory."""
+    addresses, counts, _layout = lists
+    seen, total = np.zeros(addresses.shape[1], np.bool_), 0
+    for number in chosen.flat:
+        for part in range(addresses.shape[0]):
+            if counts[part, number] > 0:
+                if addresses[part, number] == 0:
+                    return -1
+                total += not seen[number]
+        seen[number] = True
+    return total
+
+
+def _find_all(coarse, lists, given, space, mask, ids, distances, tally):
+    """Answer queries as they were given, and return whether that could be done; see `zarrvec.search.kernels.find`.
 
     A mask that is made here would be of another type than that of `scan`, and have all of that compiled again.
     """
-    addresses, counts, _layout = lists
+    metric, origin, nprobe, far = space
+    count = given.shape[0]
+    queries, factors = np.empty(given.shape, np.float32), np.ones(count, np.float32)
+    if not _indexed(given, metric, origin, queries):
+        return False
+    squares = np.empty(count, np.float32)
+    for row in range(count):
+        square = 0.0
+        for number in queries[row]:
+            square += np.float64(number) * np.float64(number)
+        squares[row] = square
+        if metric == IP:
+            factors[row] = np.sqrt(squares[row])
+    chosen, base = np.empty((count, nprobe), np.int64), np.empty((count, nprobe), np.float32)
+    nearest = np.empty(count, np.float32)
     _choose(coarse, queries, factors, chosen, base, nearest)
-    for number in chosen.flat:
-        for part in range(addresses.shape[0]):
-            if addresses[part, number] == 0 and counts[part, number] > 0:
-                return -1
-    return _scan_parts(lists, queries, chosen, np.arange(chosen.size), base, mask, ids, scores)
+    tally[1], tally[2] = _count_lists(lists, chosen), 0
+    if tally[1] < 0:
+        return False
+    tally[0] = _scan_parts(lists, queries, chosen, np.arange(chosen.size), base, mask, ids, distances)
+    for row in range(count):
+        if ids[row, ids.shape[1] - 1] == NO_HIT:
+            return False
+        tally[2] += max(nearest[row] + squares[row], np.float32(0)) > far
+        if metric != IP:
+            shift = np.float32(1) if metric == COSINE else squares[row]
+            for i in range(ids.shape[1]):
+                distances[row, i] = max(distances[row, i] + shift, np.float32(0))
+    return True
 
 
 def _cached(function: Any) -> Any:
@@ -327,7 +384,7 @@ def examples() -> list[tuple[Any, tuple[Any, ...]]]:
     return [
         (scan, (lists, floats(1, 1), numbers(1, 1), numbers(1), floats(1, 1), mask, *found)),
         (choose, (coarse, floats(1, 1), floats(1), *chosen)),
-        (find, (coarse, lists, floats(1, 1), floats(1), mask, *chosen, *found)),
+        (find, (coarse, lists, np.zeros((1, 1)), (COSINE, floats(1), 1, 1.0), mask, *found, numbers(3))),
     ]
 
 

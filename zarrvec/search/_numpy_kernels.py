@@ -20,6 +20,9 @@ UNIT: Final = 18
 """What these bits count: the largest numbers, of which each centroid has one, lose little."""
 GLANCE: Final = 16
 """Scores, or lists, that compiled code looks at together: what is known of lists is padded to a multiple of that."""
+COSINE: Final = 0
+IP: Final = 1
+"""What compiled code calls these metrics; any other number is ``l2``."""
 NO_HIT: Final = -1
 """Id of a place that no entry has taken; its score is infinite."""
 _BLOCK_SCORES: Final = 4 << 20

@@ -20,7 +20,7 @@ from zarrvec.search.depth import Depth, Probes, bytes_to_rank_again, candidates_
 from zarrvec.search.exact import search_exact
 from zarrvec.search.hits import Hits
 from zarrvec.search.index import Index, read_lists
-from zarrvec.search.kernels import NO_HIT, THREADS, Found, ScanInput, is_compiled, merge, scan
+from zarrvec.search.kernels import NO_HIT, THREADS, Found, ScanInput, Space, find, is_compiled, merge, scan
 from zarrvec.search.metrics import Metric, pair_distances, unit_rows
 from zarrvec.search.places import Snapshot
 from zarrvec.search.reading import read_rows
@@ -86,6 +86,8 @@ class Prepared:
     """By the caller."""
     depth: Depth
     """How far to look."""
+    leading: tuple[int, ...]
+    """Shape of the array without the width."""
     rows: int
     """Rows of the array."""
     selected: int
@@ -128,7 +130,8 @@ def prepare(snapshot: Snapshot, index: Index, asked: Asked) -> Prepared:
     asked
         Checked.
     """
-    rows = math.prod(snapshot.array.shape[:-1])
+    leading = snapshot.array.shape[:-1]
+    rows = math.prod(leading)
     fresh = index.uncovered
     listed = asked.where
     if fresh is not None:
@@ -151,6 +154,7 @@ def prepare(snapshot: Snapshot, index: Index, asked: Asked) -> Prepared:
         index=index,
         asked=asked,
         depth=depth,
+        leading=leading,
         rows=rows,
         selected=selected,
         allowed=allowed,
@@ -189,28 +193,27 @@ def _answer_at_once(prepared: Prepared, queries: npt.NDArray[np.float64]) -> Ans
     if lists is None or len(queries) > _FEW or not prepared.is_plain or not isinstance(root, Centroids):
         return None
     started = time.perf_counter()
-    vectors = indexed_queries(queries, prepared.metric, root.origin)
-    counts = index.part_counts
-    given = ScanInput(layout=index.head.layout, addresses=lists.addresses, counts=counts)
-    found = root.compass.find(given, vectors, prepared.depth.nprobe, kept=asked.k, bits=asked.bits)
+    compass, depth = root.compass, prepared.depth
+    nprobe = min(depth.nprobe, len(compass.squares))
+    found = find(
+        ScanInput(layout=index.head.layout, addresses=lists.addresses, counts=index.part_counts),
+        compass.coarse,
+        queries,
+        Space(prepared.metric, root.origin, nprobe, index.head.calibration.far),
+        kept=asked.k,
+        bits=asked.bits,
+    )
     if found is None:
         return None
-    best, probes = found
-    if (best.ids[:, -1] == NO_HIT).any():
-        return None
     return Answer(
-        ids=best.ids,
-        distances=distances_of(best.scores, vectors, prepared.metric),
-        depth=prepared.depth,
-        lists=int(np.count_nonzero(counts[:, _distinct(probes.lists)])),
-        entries=best.scanned,
-        unlike=int(np.count_nonzero(probes.nearest > index.head.calibration.far)),
+        ids=found.ids,
+        distances=found.distances,
+        depth=depth,
+        lists=found.lists,
+        entries=found.entries,
+        unlike=found.unlike,
         seconds={"probe": 0.0, "read": 0.0, "scan": time.perf_counter() - started},
     )
-
-
-def _distinct(lists: Int64) -> Int64:
-    return lists[0] if len(lists) == 1 else np.unique(lists)
 
 
 class _Search:

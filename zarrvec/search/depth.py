@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from zarrvec.search.blocks import Grid, plan_blocks
 from zarrvec.search.head import Head
-from zarrvec.search.kernels import THREADS, Coarse, Found, ScanInput, choose, find, is_compiled
+from zarrvec.search.kernels import THREADS, Coarse, choose, is_compiled
 from zarrvec.search.metrics import Metric
 from zarrvec.search.probing import list_bias
 from zarrvec.search.records import ListTable
@@ -260,18 +260,6 @@ class Compass:
             theirs = np.take_along_axis(products, lists, axis=1)
             nearest = (self.squares - 2 * products).min(axis=1)
         return Probes(lists, theirs, np.maximum(nearest + lengths, 0))
-
-    def find(
-        self, lists: ScanInput, queries: Float32, nprobe: int, *, kept: int, bits: int
-    ) -> tuple[Found, Probes] | None:
-        """Choose the lists of a few queries and scan them, see `zarrvec.search.kernels.find`; None if that can't be."""
-        lengths = np.einsum("ij,ij->i", queries, queries)
-        count = min(nprobe, len(self.squares))
-        found = find(lists, self.coarse, queries, self._factors(lengths), count, kept=kept, bits=bits)
-        if found is None:
-            return None
-        best, chosen, products, nearest = found
-        return best, Probes(chosen, products, np.maximum(nearest + lengths, 0))
 
     def _keys(self, products: Float32, lengths: Float32) -> Float32:
         return -2 * products + self._factors(lengths)[:, None] * self.bias

@@ -1,6 +1,8 @@
 """Which arrays, queries and selections can be searched, and what they mean."""
 
+import math
 import operator
+from contextlib import nullcontext
 from typing import Any, Final
 
 import numpy as np
@@ -103,9 +105,10 @@ def as_queries(queries: npt.ArrayLike, width: int) -> tuple[npt.NDArray[np.float
         raise SearchError(
             f"queries of shape {given.shape} have width {given.shape[-1]}, but the vectors of the array have width {width}"
         )
-    with np.errstate(over="ignore"):
+    with np.errstate(over="ignore") if given.dtype == np.longdouble else nullcontext():
         batch = np.array(given.reshape(-1, width), dtype=np.float64)
-    if not np.isfinite(batch).all():
+    # one product is faster; squares of finite numbers may overflow, but such numbers are rare
+    if not math.isfinite(np.vdot(batch, batch)) and not np.isfinite(batch).all():
         wrong = np.flatnonzero(~np.isfinite(batch).all(axis=1))
         raise SearchError(
             f"{wrong.size} of {len(batch)} queries hold NaN or infinity, the first is query {wrong[0]}: nothing is near "

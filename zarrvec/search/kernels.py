@@ -17,7 +17,9 @@ import numpy as np
 import numpy.typing as npt
 
 from zarrvec.search._numpy_kernels import (
+    COSINE,
     GLANCE,
+    IP,
     MIDDLE,
     NO_HIT,
     NO_LIST,
@@ -30,6 +32,7 @@ from zarrvec.search._numpy_kernels import (
     sizes_of,
 )
 from zarrvec.search.loading import Loader
+from zarrvec.search.metrics import Metric
 from zarrvec.search.records import CODE_ZERO, planes_of
 
 __all__ = [
@@ -37,7 +40,9 @@ __all__ = [
     "NO_LIST",
     "THREADS",
     "Found",
+    "Nearest",
     "ScanInput",
+    "Space",
     "choose",
     "compile_now",
     "find",
@@ -63,6 +68,8 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 _NO_MASK: Final = np.empty(0, dtype=np.uint8)
+_NO_ORIGIN: Final = np.empty(0, dtype=np.float32)
+_METRICS: Final = {"cosine": COSINE, "ip": IP}
 _loader = Loader()
 
 
@@ -113,7 +120,7 @@ def scan(
     ... )
     >>> query, nothing = np.array([[1, 2]], "f4"), np.zeros((1, 1), "f4")
     >>> found = scan(lists, query, np.array([[0]]), nothing, kept=3)
-    >>> found.ids.tolist(), found.scores.tolist(), found.scanned
+    >>> found.ids.tolist(), found.scores.round(2).tolist(), found.scanned
     ([[9, 7, -1]], [[-20.0, -10.0, inf]], 2)
     """
     if not probes.size:
@@ -215,34 +222,70 @@ def _in_threads(work: Callable[[T], R], parts: Sequence[T]) -> list[R]:
         return [work(parts[0]), *(other.result() for other in others)]
 
 
-def find(
-    lists: ScanInput, coarse: Coarse, queries: Float32, factors: Float32, count: int, *, kept: int, bits: int
-) -> tuple[Found, Int64, Float32, Float32] | None:
-    """Choose lists and scan them, by one call of compiled code; for few queries.
+class Space(NamedTuple):
+    """Where a few queries are answered by one call of compiled code."""
 
-    Parameters are those of `scan` and `choose`, and so are the results, one after the other.
+    metric: Metric
+    """What is near."""
+    origin: Float32 | None
+    """(d,) what is taken off queries; None for nothing."""
+    nprobe: int
+    """Lists for each query, at most nlist."""
+    far: float
+    """Queries whose squared distance to the nearest centroid is larger are counted."""
+
+
+class Nearest(NamedTuple):
+    """The nearest entries of a few queries, and what was counted."""
+
+    ids: Int64
+    """(q, kept)."""
+    distances: Float32
+    """(q, kept) ascending."""
+    entries: int
+    """Compared with a query, over all queries."""
+    lists: int
+    """Scanned, those of later segments counted apart."""
+    unlike: int
+    """Queries far from all centroids."""
+
+
+def find(
+    lists: ScanInput,
+    coarse: Coarse,
+    queries: npt.NDArray[np.float64],
+    space: Space,
+    *,
+    kept: int,
+    bits: int,
+) -> Nearest | None:
+    """Choose lists and scan them, by one call of compiled code.
+
+    Parameters are those of `scan` and `choose`, but for the queries: (q, d) float64 as they were given, few and finite.
 
     Returns
     -------
-    tuple or None
-        None if one of the lists is not in memory, or no compiled code is loaded.
+    Nearest or None
+        None if one of the lists is not in memory, a query has fewer hits than asked for or next to no length, or no compiled
+        code is loaded.
     """
     compiled = _loader.module
     if compiled is None:
         return None
-    size = len(queries)
-    chosen = np.empty((size, count), dtype=np.int64)
-    base = np.empty((size, count), dtype=np.float32)
-    nearest = np.empty(size, dtype=np.float32)
-    ids = np.empty((size, kept), dtype=np.int64)
-    scores = np.empty((size, kept), dtype=np.float32)
-    queries, factors = _plain(queries, np.float32), _plain(factors, np.float32)
-    described = _described(lists, bits)
-    mask = False, _NO_MASK
-    scanned = compiled.find(
-        tuple(coarse), described, queries, factors, mask, chosen, base, nearest, ids, scores
+    ids = np.empty((len(queries), kept), dtype=np.int64)
+    distances = np.empty((len(queries), kept), dtype=np.float32)
+    tally = np.empty(3, dtype=np.int64)
+    told = (
+        _METRICS.get(space.metric, -1),
+        _NO_ORIGIN if space.origin is None else _plain(space.origin, np.float32),
+        space.nprobe,
+        float(space.far),
     )
-    return None if scanned < 0 else (Found(ids, scores, scanned), chosen, base, nearest)
+    described, mask = _described(lists, bits), (False, _NO_MASK)
+    done = compiled.find(
+        tuple(coarse), described, _plain(queries, np.float64), told, mask, ids, distances, tally
+    )
+    return Nearest(ids, distances, *tally.tolist()) if done else None
 
 
 def is_compiled() -> bool:

@@ -234,7 +234,6 @@ def _through_lists(
     started: float,
 ) -> Hits:
     answer = search_lists(prepared, snapshot, batch)
-    leading = snapshot.array.shape[:-1]
     shape = answer.ids.shape[1:] if single else answer.ids.shape
     ids = np.ascontiguousarray(answer.ids).reshape(shape)
     distances = answer.distances.reshape(shape)
@@ -244,8 +243,8 @@ def _through_lists(
     hits = Hits(
         ids=ids,
         distances=cast("npt.NDArray[np.float32]", distances),
-        indices=_places(ids, leading),
-        vectors=read_rows(snapshot.array, ids, len(leading)) if VECTORS in options.include else None,
+        indices=_places(ids, prepared.leading),
+        vectors=read_rows(snapshot.array, ids, len(prepared.leading)) if VECTORS in options.include else None,
         stats=SearchStats(
             vectors=answer.exact_rows,
             bytes_decoded=0,
@@ -268,7 +267,7 @@ def _through_lists(
 def _places(ids: npt.NDArray[np.int64], leading: tuple[int, ...]) -> tuple[npt.NDArray[np.int64], ...]:
     """Return ids as positions on each axis."""
     if len(leading) == 1 or not ids.size:
-        return tuple(ids.copy() for _ in leading)
+        return (ids.copy(),) * len(leading)
     return tuple(place.astype(np.int64, copy=False) for place in np.unravel_index(ids, leading))
 
 

@@ -20,8 +20,8 @@ import numpy.typing as npt
 
 from zarrvec.search.metrics import Metric, unit_rows
 
-_SHORTEST: Final = 1e-100
-_LONGEST: Final = 1e100
+SHORTEST: Final = 1e-100
+LONGEST: Final = 1e100
 """Between these lengths of float64 vectors, squares neither vanish nor overflow."""
 _LARGEST_SQUARE: Final = np.float32(2.0**120)
 """Up to this squared length, about 1e36, squared distances of vectors and centroids don't overflow float32. faiss ends the process
@@ -98,7 +98,7 @@ def indexed_queries(
     """
     if metric == "cosine":
         lengths = np.sqrt(np.einsum("ij,ij->i", queries, queries))
-        if lengths.size and lengths.min() > _SHORTEST and lengths.max() < _LONGEST:  # as nearly always
+        if lengths.size and lengths.min() > SHORTEST and lengths.max() < LONGEST:  # as nearly always
             units: npt.NDArray[np.float32] = (queries / lengths[:, None]).astype(np.float32)
             return units
         return unit_rows(queries)[0].astype(np.float32)
@@ -147,6 +147,8 @@ def distances_of(
     """
     if metric == "ip":
         return scores
-    shift = np.float32(1) if metric == "cosine" else np.einsum("ij,ij->i", queries, queries)[:, None]
-    distances = scores + shift
+    shift: Any = np.float32(1)
+    if metric == "l2":  # in float64, in which it is the same to float32 in whatever order it is added
+        shift = np.einsum("ij,ij->i", queries, queries, dtype=np.float64).astype(np.float32)[:, None]
+    distances: npt.NDArray[np.float32] = scores + shift
     return np.maximum(distances, 0, out=distances)

@@ -14,6 +14,7 @@ from zarrvec.search.kernels import ScanInput, scan
 from zarrvec.search.loading import Loader
 from zarrvec.search.metrics import METRICS
 from zarrvec.search.records import LIST_HEAD, Entries, Layout, ListTable
+from zarrvec.search.space import distances_of, indexed_queries
 
 VECTORS = Path(__file__).parents[3] / "specs" / "vectors"
 HEAD = Head.decode(json.loads((VECTORS / "index.json").read_text())["l2"]["head"], name="x")
@@ -127,21 +128,34 @@ def test_lists_found_at_once_are_those_chosen_and_scanned(metric, bits, monkeypa
     packed = [[_some_list(random, layout, count) for count in part] for part in counts]
     addresses = np.array([[data.ctypes.data if data.size else 0 for data in part] for part in packed], "u8")
     lists = ScanInput(layout=layout, addresses=addresses, counts=counts)
-    table, queries = some_table(random, nlist, 75), random.normal(size=(3, 75)).astype("f4")
+    table, given = some_table(random, nlist, 75), random.normal(size=(3, 75))
     compass = Compass.of_table(table, metric)
-    assert compass.find(lists, queries, 7, kept=5, bits=bits) is None  # nothing is compiled yet
+    origin = random.normal(size=75).astype("f4") if metric == "l2" else None
+
+    def find_at_once(given=given, kept=5, far=0.0):
+        space = kernels.Space(metric, origin, 7, far)
+        return kernels.find(lists, compass.coarse, given, space, kept=kept, bits=bits)
+
+    assert find_at_once() is None  # nothing is compiled yet
     if not kernels.compile_now():
         pytest.skip("numba is not installed")
+    queries = indexed_queries(given, metric, origin)
     probes = compass.probe(queries, 7)
     expected = scan(lists, queries, probes.lists, probes.products, kept=5, bits=bits)
-    at_once = compass.find(lists, queries, 7, kept=5, bits=bits)
-    assert at_once is not None
-    found, chosen = at_once
-    for one, other in zip((*chosen, *found), (*probes, *expected), strict=True):
-        np.testing.assert_array_equal(one, other)
+    found = find_at_once(far=float(np.sort(probes.nearest)[:2].mean()))  # of which two are farther
+    np.testing.assert_array_equal(found.ids, expected.ids)
+    np.testing.assert_allclose(
+        found.distances, distances_of(expected.scores, queries, metric), rtol=1e-6, atol=1e-6
+    )
+    met = np.count_nonzero(counts[:, np.unique(probes.lists)])
+    assert found[2:] == (expected.scanned, met, 2)
+    assert find_at_once(kept=counts.sum()) is None  # so many are not in the lists
+    if metric == "cosine":
+        assert find_at_once(given * [[1], [0], [1]]) is None
+        assert find_at_once(given * 1e200) is None
     number = probes.lists[2, 6]
     counts[1, number], addresses[1, number] = 3, 0
-    assert compass.find(lists, queries, 7, kept=5, bits=bits) is None
+    assert find_at_once() is None
     assert [len(kernel.signatures) for kernel, _ in kernels._loader.module.examples()] == [1, 1, 1]
 
 
