@@ -143,7 +143,8 @@ def prepare(snapshot: Snapshot, index: Index, asked: Asked) -> Prepared:
     depth = depth_for(
         index.head,
         asked.recall,
-        asked.k * max(rows, 1) / max(selected, 1),
+        asked.k,
+        share=max(selected, 1) / max(rows, 1),
         bits=asked.bits,
         nprobe=asked.nprobe,
         rerank=asked.rerank,

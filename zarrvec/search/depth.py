@@ -24,6 +24,9 @@ Int64 = npt.NDArray[np.int64]
 
 RERANK_WORTH: Final = 2.0
 """Ranking again by the rows themselves pays when lists would be probed so many times as often without: it costs a round."""
+_MISSED_POWER: Final = 0.15
+_LEAST_MISSED: Final = 0.6
+"""Of what may be missed by the recall asked for, a search of selected rows is to miss the share to this power, or this part."""
 ALL_FROM: Final = 0.25
 """So large a part of all rows, as near as they may be to a query, lies in nearly all lists."""
 _BLOCK_BYTES: Final = 1 << 20
@@ -47,8 +50,9 @@ class Depth(NamedTuple):
 def depth_for(
     head: Head,
     recall: float,
-    k: float,
+    k: int,
     *,
+    share: float = 1.0,
     bits: int,
     nprobe: int | None,
     rerank: bool | None,
@@ -61,7 +65,9 @@ def depth_for(
     recall
         Asked for.
     k
-        Hits, divided by the share of rows that may be hits.
+        Hits.
+    share
+        Part of the rows that may be hits.
     bits
         Of the codes that are read.
     nprobe
@@ -74,16 +80,28 @@ def depth_for(
     """
     if nprobe is not None:
         return Depth(min(nprobe, head.nlist), bool(rerank))
-    by_codes = None if rerank else _nprobe(head, recall, k, bits)
+    wanted, surely = k / share, _among_selected(recall, share)
+    by_codes = None if rerank else _nprobe(head, surely, wanted, bits) or _nprobe(head, recall, wanted, bits)
     if rerank is False:
         return Depth(head.nlist if by_codes is None else by_codes, rerank=False)
-    by_rows = _nprobe(head, recall, k, None) or head.nlist
+    by_rows = _nprobe(head, surely, wanted, None) or head.nlist
     if by_codes is None:
         return Depth(by_rows, rerank=True)
     saved_bytes = (by_codes - by_rows) * list_bytes(head, bits)
     if by_codes > RERANK_WORTH * by_rows and saved_bytes > reread_bytes:
         return Depth(by_rows, rerank=True)
     return Depth(by_codes, rerank=False)
+
+
+def _among_selected(recall: float, share: float) -> float:
+    """Return for what recall to look where a part of the rows is selected: they may lie otherwise than all do.
+
+    Examples
+    --------
+    >>> [round(_among_selected(0.9, share), 3) for share in (1, 0.5, 0.1, 0.01)]
+    [0.9, 0.91, 0.929, 0.94]
+    """
+    return 1 - (1 - recall) * max(_LEAST_MISSED, math.pow(share, _MISSED_POWER))
 
 
 def list_bytes(head: Head, bits: int) -> float:

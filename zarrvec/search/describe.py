@@ -298,7 +298,8 @@ class _Planner:
         self._depth = depth_for(
             index.head,
             float(options.recall),
-            self._wanted,
+            k,
+            share=share,
             bits=self._bits,
             nprobe=None if options.nprobe is None else int(options.nprobe),
             rerank=options.rerank,

@@ -72,6 +72,12 @@ def read_anew(array: AnyArray, read: Callable[[], T]) -> T:
             revision = newest
 
 
+def is_replaced(array: AnyArray, head: Head) -> bool:
+    """Return whether another has changed an index since, so that parts of it may be gone; never where there are versions."""
+    snapshot = Snapshot.of(array)
+    return not snapshot.is_versioned and _revision(open_head(snapshot)) != head.revision
+
+
 def need_head(snapshot: Snapshot) -> Head:
     """Return the head of the index.
 

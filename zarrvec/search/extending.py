@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from zarr.types import AnyArray
 
+from zarrvec.errors import ConflictError, CorruptError
 from zarrvec.faces.api import append_once, commit_once, newest_of, send_ahead
 from zarrvec.faces.pipeline import REDO_LIMIT
 from zarrvec.search.blocks import grid_of, plan_blocks
@@ -27,6 +28,7 @@ from zarrvec.search.editing import (
     check_writable,
     deleted_of,
     fits,
+    is_replaced,
     open_head,
 )
 from zarrvec.search.head import Head, Segment, new_id
@@ -72,7 +74,12 @@ def append(array: AnyArray, vectors: npt.NDArray[Any]) -> tuple[int, ...]:
         stop = before.array.shape[0]  # before the handle that was given learns the new shape
         index = None
         if before.array.shape[1:-1] == head.leading[1:] and stored_as(before.array) == head.stored_as:
-            index = open_index(before, head)
+            try:
+                index = open_index(before, head)
+            except CorruptError:
+                if is_replaced(before.array, head):
+                    return extend()
+                raise
         if stop < head.leading[0] and not before.is_versioned:
             with contextlib.suppress(OvertakenError):
                 _cut(before, head, stop)
@@ -170,12 +177,20 @@ class _Listing:
 def _follow(
     array: AnyArray, before: Snapshot, head: Head, index: Index | None, listing: _Listing | None, stop: int
 ) -> None:
-    """Change the index after rows were appended behind `stop`; once more if others change it meanwhile."""
+    """Change the index after rows were appended behind `stop`; once more if others change it meanwhile.
+
+    Raises
+    ------
+    ConflictError
+        If they do so all the time.
+    """
     for _ in range(REDO_LIMIT):
         try:
             _change(Snapshot.of(array), before, head, index, listing, stop)
-        except OvertakenError:  # the rows are in no list of the new index, but must not be hidden by it
-            index = listing = None
+        except (OvertakenError, CorruptError) as error:
+            if isinstance(error, CorruptError) and not is_replaced(array, head):
+                raise
+            index = listing = None  # the rows are in no list of the new index, but must not be hidden by it
         else:
             return
         before = Snapshot.of(array)
@@ -183,6 +198,11 @@ def _follow(
         if newest is None or not fits(before.array, newest):
             return
         head = newest
+    raise ConflictError(
+        f"array {array.name!r}: the rows from {stop} on were appended, but others changed its index {REDO_LIMIT} times meanwhile. "
+        "If rows of these numbers were once deleted and cut off, searches leave the new ones out: array.vec.drop_index(), then "
+        "array.vec.build_index(), while nobody else writes."
+    )
 
 
 def _change(

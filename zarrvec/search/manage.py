@@ -30,6 +30,7 @@ from zarrvec.search.editing import (
     deleted_of,
     dtype_of,
     need_head,
+    read_anew,
 )
 from zarrvec.search.head import Head, new_id
 from zarrvec.search.index import QUERIES, UNCOVERED, renumbered
@@ -191,8 +192,7 @@ def _finish(
 ) -> Head:
     """Write the head, and take over the deleted rows of whatever index is there by then."""
     for _ in range(REDO_LIMIT):
-        now = Snapshot.of(array)
-        deleted = deleted_of(now, editor.look_again(now))
+        now, deleted = read_anew(array, lambda: _look_again(array, editor))
         if not np.isin(renumbered(left_out, head.leading, now.array.shape[:-1]), deleted).all():
             raise ConflictError(
                 f"array {array.name!r}: rows that were deleted when this began can be found again, but are in none of its "
@@ -203,6 +203,11 @@ def _finish(
         except OvertakenError:
             continue
     raise _overtaken(array)
+
+
+def _look_again(array: AnyArray, editor: Editor) -> tuple[Snapshot, Int64]:
+    now = Snapshot.of(array)
+    return now, deleted_of(now, editor.look_again(now))
 
 
 def _overtaken(array: AnyArray) -> ConflictError:
@@ -256,7 +261,7 @@ def delete(array: AnyArray, ids: npt.ArrayLike) -> int:
 
     for _ in range(REDO_LIMIT):
         try:
-            return commit_once(array, mark)
+            return commit_once(array, lambda: read_anew(array, mark))
         except OvertakenError:
             continue
     raise _overtaken(array)

@@ -18,7 +18,7 @@ from zarr.types import AnyArray
 from zarrvec.search.blocks import grid_of, plan_blocks
 from zarrvec.search.build import BLOCK_BYTES, Built, Progress
 from zarrvec.search.clustering import Assigner, similarity_order, train_centroids
-from zarrvec.search.editing import check_writable, need_head
+from zarrvec.search.editing import check_writable, need_head, read_anew
 from zarrvec.search.head import Head
 from zarrvec.search.index import QUERIES, Index, open_index, read_lists
 from zarrvec.search.manage import build_index, store
@@ -53,6 +53,10 @@ LEAST_MEAN: Final = 64.0
 def optimize(array: AnyArray, progress: Progress) -> dict[str, Any]:
     """Put an index in order; see `zarrvec.search.accessor.VectorAccessor.optimize`."""
     check_writable(array)
+    return read_anew(array, lambda: _optimize(array, progress))
+
+
+def _optimize(array: AnyArray, progress: Progress) -> dict[str, Any]:
     started = time.perf_counter()
     snapshot = Snapshot.of(array)
     head = need_head(snapshot)

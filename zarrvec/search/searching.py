@@ -215,7 +215,8 @@ def are_few_selected(
     depth = depth_for(
         head,
         float(options.recall),
-        k / share,
+        k,
+        share=share,
         bits=bits,
         nprobe=None,
         rerank=options.rerank,

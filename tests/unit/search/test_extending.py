@@ -6,7 +6,7 @@ import zarr
 from zarr.storage import MemoryStore
 
 import zarrvec
-from zarrvec.errors import SearchError
+from zarrvec.errors import ConflictError, SearchError
 from zarrvec.repository import Repository
 from zarrvec.search import extending
 
@@ -111,6 +111,27 @@ def test_what_is_not_rows(store, wrong):
 def test_no_rows(store):
     array = make(store, rows(20))
     assert array.vec.append(np.empty((0, WIDTH))) == (20, WIDTH)
+
+
+def test_an_index_that_others_change_all_the_time(monkeypatch):
+    store = MemoryStore()
+    array = make(store, rows(100))
+    array.vec.delete(range(95, 100))
+    array.resize((95, WIDTH))
+    others, change = iter(range(95)), extending._change
+
+    def change_after_another(now, *given):
+        zarr.open_array(store, path="emb").vec.delete([next(others)])
+        change(now, *given)
+
+    monkeypatch.setattr(extending, "REDO_LIMIT", 3)
+    monkeypatch.setattr(extending, "_change", change_after_another)
+    with pytest.raises(ConflictError, match=r"rows from 95 on were appended, .* changed its index 3 times"):
+        array.vec.append(rows(30, 1))
+    assert array.shape == (125, WIDTH)
+    array.vec.drop_index()
+    array.vec.build_index(metric="l2", nlist=4)
+    assert array.vec.search(array[95:], 1, nprobe=ALL, rerank=True).ids[:, 0].tolist() == list(range(95, 125))
 
 
 @pytest.mark.parametrize("append", [zarrvec.append, lambda array, new: array.vec.append(new)])
