@@ -5,13 +5,16 @@ zarrvec store all that is one commit. Source: ``specs/vector-index.md``, section
 """
 
 import asyncio
-from collections.abc import Callable, Hashable
+import contextlib
+import json
+from collections.abc import Callable, Hashable, Iterable
 from typing import Any, Final, TypeVar
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
 import zarr
+from zarr.core.buffer.cpu import buffer_prototype
 from zarr.core.sync import sync
 from zarr.storage import StorePath
 from zarr.types import AnyArray
@@ -182,17 +185,9 @@ class Editor:
         try:
             self.group: zarr.Group = zarr.open_group(target, mode="a", zarr_format=3)
         except zarr.errors.ContainsArrayError as error:
-            raise SearchError(
-                f"{snapshot.index_path!r} is an array, but the index of {snapshot.array.name!r} belongs there: move it"
-            ) from error
-        strange = []
+            raise _is_array(snapshot) from error
         if ATTRIBUTE not in self.group.attrs:
-            strange = [name for name in self._names() if not _is_part(name) and name != "zarr.json"]
-        if strange:
-            raise SearchError(
-                f"{snapshot.index_path!r} holds {strange[0]!r}, which is no part of an index, but that of "
-                f"{snapshot.array.name!r} belongs there: move it"
-            )
+            _refuse_strangers(snapshot, self._names())
 
     def look_again(self, now: Snapshot) -> Head | None:
         """Return the head as it is by now; the change rests on that from here on.
@@ -251,6 +246,8 @@ class Editor:
 
     def _drop(self, names: set[str]) -> None:
         store = self._snapshot.target.store
+        if not store.supports_deletes:
+            return  # as a ZIP file: what no head names is never read
 
         async def drop() -> None:
             await asyncio.gather(*(store.delete_dir(name) for name in sorted(names)))
@@ -259,11 +256,7 @@ class Editor:
 
     def _names(self) -> list[str]:
         """Return what lies in the group, what was begun and never finished too."""
-
-        async def names() -> list[str]:
-            return [name async for name in self._snapshot.target.store.list_dir("")]
-
-        return sync(names())
+        return _names_in(self._snapshot.target)
 
     def _write_deleted(self, ids: Int64) -> Deleted | None:
         if not ids.size:
@@ -295,6 +288,60 @@ class Editor:
                 write_whole(self.group, COVERAGE, coverage.astype("<u8"))
 
         transaction.last[self._snapshot.index_path] = uncover
+
+
+def clear(snapshot: Snapshot, target: StorePath) -> bool:
+    """Delete an index, or what is left of one, and nothing else; return whether there was anything.
+
+    Raises
+    ------
+    SearchError
+        If what lies there is no index, or holds what is no part of one.
+    """
+    names = _names_in(target)
+    if not names:
+        return False
+    document = sync(
+        target.store.get("zarr.json", buffer_prototype)
+    )  # what is deleted is what this attempt sees
+    kind = None
+    with contextlib.suppress(ValueError, AttributeError):  # it is damaged
+        kind = None if document is None else json.loads(document.to_bytes()).get("node_type")
+    if kind == "array":
+        raise _is_array(snapshot)
+    _refuse_strangers(snapshot, names)
+    if not target.store.supports_deletes:
+        raise SearchError(
+            f"the index of {snapshot.array.name!r} can't be dropped: {target.store} deletes nothing. Copy the array to another "
+            "store, or a new file, without it."
+        )
+    sync(target.store.delete("zarr.json"))  # first, so that no half is found
+    sync(target.delete_dir())
+    return True
+
+
+def _names_in(target: StorePath) -> list[str]:
+    async def names() -> list[str]:
+        return [name async for name in target.store.list_dir("")]
+
+    return sync(names())
+
+
+def _is_array(snapshot: Snapshot) -> SearchError:
+    return SearchError(
+        f"{snapshot.index_path!r} is an array, but the index of {snapshot.array.name!r} belongs there: move it"
+    )
+
+
+def _refuse_strangers(snapshot: Snapshot, names: Iterable[str]) -> None:
+    # zarr's LocalStore leaves "zarr.<random>.partial" if it is killed
+    known = {name for name in names if _is_part(name) or name == "zarr.json" or name.endswith(".partial")}
+    strange = sorted(set(names) - known)
+    if strange:
+        raise SearchError(
+            f"{snapshot.index_path!r} holds {strange[0]!r}, which is no part of an index, but that of "
+            f"{snapshot.array.name!r} belongs there: move it"
+        )
 
 
 def _is_part(name: str) -> bool:

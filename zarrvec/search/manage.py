@@ -13,8 +13,6 @@ from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
-from zarr.core.buffer.cpu import buffer_prototype
-from zarr.core.sync import sync
 from zarr.types import AnyArray
 
 from zarrvec.errors import ConflictError, OptionError, SearchError
@@ -27,6 +25,7 @@ from zarrvec.search.editing import (
     OvertakenError,
     changed,
     check_writable,
+    clear,
     deleted_of,
     dtype_of,
     need_head,
@@ -235,12 +234,9 @@ def drop_index(array: AnyArray) -> bool:
     check_writable(array)
 
     def drop() -> bool:
-        found = [target for target in Snapshot.of(array).targets if not sync(target.is_empty())]
-        for target in found:
-            sync(target.store.get("zarr.json", buffer_prototype))  # what is deleted is what this attempt sees
-            sync(target.store.delete("zarr.json"))  # first, so that no half is found
-            sync(target.delete_dir())
-        return bool(found)
+        snapshot = Snapshot.of(array)
+        cleared = [clear(snapshot, target) for target in snapshot.targets]
+        return any(cleared)
 
     return commit_once(array, drop)
 

@@ -4,12 +4,14 @@ On a zarrvec store that is one version: metadata, chunks and index are all of it
 part is what it is when it is read.
 """
 
+import copy
 import json
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from zarr import Array
 from zarr.storage import StorePath
 from zarr.types import AnyArray
 
@@ -96,8 +98,9 @@ class Snapshot:
         place = array.store_path
         found = repository_and_key(place.store, place.path)
         if found is None:
+            as_it_is = Array(copy.copy(array.async_array))  # another thread may resize the one that was given
             return cls(
-                Plain(store=place.store), array, place.path, None if place.path else above(place.store)
+                Plain(store=place.store), as_it_is, place.path, None if place.path else above(place.store)
             )
         repository, path = found
         source = Versioned.of(repository)

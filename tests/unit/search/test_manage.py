@@ -1,12 +1,14 @@
 """Is an index built, changed and dropped so that what is found is always whole, and nobody else's data is touched?"""
 
 import pickle
+import warnings
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 import pytest
 import zarr
-from zarr.storage import MemoryStore, WrapperStore
+from zarr.storage import MemoryStore, WrapperStore, ZipStore
 
 import zarrvec
 from zarrvec.errors import OptionError, ReadOnlyError, SearchError
@@ -144,17 +146,30 @@ def test_new_rows_are_not_hidden_by_deleted_ones_that_were_cut_off(place, reques
     assert array.vec.info()["deleted"] == 1
 
 
-def test_what_others_put_there_is_left_alone(root):
+@pytest.mark.parametrize("place", ["root", "elsewhere"])
+def test_what_others_put_there_is_left_alone(place, request):
+    root = request.getfixturevalue(place)
     array = make(root)
     group = root.create_group("emb.vec")
     group.create_array("mine", data=np.ones(3))
     with pytest.raises(SearchError, match=r"emb\.vec.*'mine'.*move it"):
         array.vec.build_index()
+    with pytest.raises(SearchError, match=r"emb\.vec.*'mine'.*move it"):
+        array.vec.drop_index()
     assert group["mine"][:].tolist() == [1, 1, 1]
+    del group["mine"]
+    array.vec.build_index()
+    group.create_array("mine", data=np.ones(3))
+    with pytest.raises(SearchError, match=r"emb\.vec.*'mine'.*move it"):
+        array.vec.drop_index()
+    assert group["mine"][:].tolist() == [1, 1, 1]
+    assert array.vec.info()["rows"] == array.shape[0]
     del root["emb.vec"]
     root.create_array("emb.vec", data=np.ones(3))
-    with pytest.raises(SearchError, match=r"emb\.vec.*is an array.*move it"):
-        array.vec.build_index()
+    for change in (array.vec.build_index, array.vec.drop_index):
+        with pytest.raises(SearchError, match=r"emb\.vec.*is an array.*move it"):
+            change()
+    assert root["emb.vec"][:].tolist() == [1, 1, 1]
 
 
 def test_read_only(root, tmp_path):
@@ -411,3 +426,39 @@ def test_the_byte_order_of_an_array_does_not_matter(place, request, zarr_format)
         assert handle.vec.search(array[7], 1, nprobe=3).ids.tolist() == [7]
     assert array.vec.append(rows(5, 1)) == (65, WIDTH)
     assert array.vec.search(rows(5, 1), 1, nprobe=3).ids[:, 0].tolist() == [60, 61, 62, 63, 64]
+
+
+@pytest.mark.parametrize("asked", [{}, {"exact": True}, {"nprobe": 2, "rerank": True}])
+def test_searches_while_another_thread_appends_through_the_same_handle(elsewhere, asked):
+    array = make(elsewhere)
+    array.vec.build_index(metric="l2", nlist=4)
+
+    def append():
+        for seed in range(100, 140):
+            array.vec.append(rows(3, seed))
+
+    with ThreadPoolExecutor(1) as pool:
+        appending = pool.submit(append)
+        while not appending.done():
+            hits = array.vec.search(array[:5], 1, metric="l2", include=["vectors"], **asked)
+            if asked.get("nprobe") is None:
+                assert hits.ids[:, 0].tolist() == list(range(5))
+        appending.result()
+    assert array.shape == (180, WIDTH)
+
+
+def test_in_a_file_that_deletes_nothing(tmp_path):
+    with ZipStore(tmp_path / "data.zip", mode="w") as store, warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # a name that a ZIP file has twice
+        array = make(zarr.open_group(store, mode="a"))
+        for _ in range(2):
+            array.vec.build_index(metric="l2", nlist=4)
+            assert nearest(array) == list(range(60))
+        array.vec.append(rows(30, 1))
+        array.vec.delete([3])
+        array.vec.delete([5])
+        array.vec.optimize()
+        assert [row for row, found in enumerate(nearest(array)) if row != found] == [3, 5]
+        with pytest.raises(SearchError, match=r"can't be dropped: .*zip.* deletes nothing"):
+            array.vec.drop_index()
+        assert array.vec.info()["rows"] == 88
