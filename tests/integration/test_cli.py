@@ -1,6 +1,7 @@
 """The command line on real stores: what it shows, what it copies, what damage it finds, what scripts learn from it."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -660,6 +661,25 @@ def test_what_is_no_store_is_said_in_one_line(tmp_path, command):
     assert "holds plain Zarr" in errors[1]
     for error in errors:
         assert error.splitlines()[-1].startswith("zarrvec: ")
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (["info", "foo://x"], "foo://x: Protocol not known: foo"),
+        (["search", "foo://x", "emb", "--like", "1"], "foo://x: Protocol not known: foo"),
+        (["pack", "foo://x", "out.zarr"], "foo://x: Protocol not known: foo"),
+        (["plan", "--shape", "10,10", "--dtype", "f4", "--probe", "foo://x"], "Protocol not known: foo"),
+        (["search", "v.npy", "emb", "--like", "1"], "v.npy: is a file, but no ZIP file"),
+        (["pack", "v.npy", "out.zarr"], "v.npy: is a file, but no ZIP file"),
+        (["search", "plain.zarr", "../x", "--like", "1"], "plain.zarr ../x: .*'..' segments"),
+    ],
+)
+def test_what_is_nowhere_to_be_found_is_said_in_one_line(tmp_path, monkeypatch, call, message):
+    monkeypatch.chdir(tmp_path)
+    np.save("v.npy", np.arange(4))
+    zarr.create_array(LocalStore("plain.zarr"), data=np.arange(4))
+    assert re.search(f"zarrvec: .*{message}", run(*call, code=2).stderr)
 
 
 def test_options_reach_the_storage_and_typos_are_named(store):

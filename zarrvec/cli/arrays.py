@@ -11,7 +11,7 @@ from zarr.abc.store import Store
 
 from zarrvec.cli.common import OURS
 from zarrvec.cli.copying import open_plain_or_ours
-from zarrvec.errors import OptionError
+from zarrvec.errors import OptionError, ZarrVecError
 from zarrvec.faces.store import ZarrVecStore
 from zarrvec.search.places import index_path_of
 
@@ -35,14 +35,19 @@ def open_array(url: str, path: str, options: dict[str, dict[str, Any]], *, read_
     Raises
     ------
     OptionError
-        If there is a group, or a past version that is to be written to.
+        If there is a group, or a past version that is to be written to; or the path can't be one of zarr.
     FileNotFoundError
         If there is nothing.
     """
     store = open_plain_or_ours(url, options, read_only=read_only)
     if store.read_only and not read_only:
         raise OptionError(f"{url}: a past version is read-only; expected a branch, without the option 'at'.")
-    found = zarr.open(store, path=path or None, mode="r" if read_only else "r+")
+    try:
+        found = zarr.open(store, path=path or None, mode="r" if read_only else "r+")
+    except ZarrVecError:
+        raise
+    except ValueError as error:
+        raise OptionError(f"{url} {path}: {error}") from error
     if isinstance(found, zarr.Array):
         return Opened(store, found)
     of_indexes = index_path_of("")

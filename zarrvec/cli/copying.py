@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Final, Protocol
+from zipfile import is_zipfile
 
 from zarr.abc.store import Store
 from zarr.core.buffer import default_buffer_prototype
@@ -22,6 +23,7 @@ from zarrvec.faces.location import split_local
 from zarrvec.faces.renumbering import INDEX_DOCUMENT, indexes_among, with_coverage, without_coverage
 from zarrvec.faces.store import ZarrVecStore
 from zarrvec.faces.targets import open_store
+from zarrvec.faces.urls import unknown_storages_named
 from zarrvec.format.keys import METADATA_NAMES, is_metadata, sort_key
 from zarrvec.repository import Repository, Transaction
 from zarrvec.types import Entry
@@ -83,7 +85,9 @@ def open_plain_or_ours(url: str, options: dict[str, dict[str, Any]], *, read_onl
     FileNotFoundError
         If there is nothing at a local path.
     OptionError
-        If it is a file, and is to be written to.
+        If it is a file, and is to be written to; or fsspec knows no such storage.
+    NotAStoreError
+        If it is a file, and no ZIP file.
     """
     if url.startswith(f"{OURS}:"):
         return open_store(url, options_for(url, options), read_only=read_only)
@@ -99,9 +103,14 @@ def open_plain_or_ours(url: str, options: dict[str, dict[str, Any]], *, read_onl
             raise OptionError(
                 f"{url}: is a file; expected a directory or a URL, which can be changed in place."
             )
+        if not is_zipfile(path):
+            raise NotAStoreError(
+                f"{url}: is a file, but no ZIP file; expected a directory, a ZIP file or a URL."
+            )
         return ZipStore(path, read_only=True)
     protocol = url.partition("://")[0].partition("::")[0]
-    return FsspecStore.from_url(url, storage_options=options.get(protocol) or None, read_only=read_only)
+    with unknown_storages_named(url):
+        return FsspecStore.from_url(url, storage_options=options.get(protocol) or None, read_only=read_only)
 
 
 def options_for(url: str, options: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:

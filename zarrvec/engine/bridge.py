@@ -120,8 +120,8 @@ async def run(coroutine: Coroutine[Any, Any, T]) -> T:
         _ASKED[loop] = []
         loop.call_soon(_hand_over, loop)
     _ASKED[loop].append(asked)
-    result: T = await asyncio.wrap_future(asked.done)
-    return result
+    task: asyncio.Future[T] = await asyncio.wrap_future(asked.done)
+    return task.result()
 
 
 @dataclass(slots=True, eq=False)
@@ -130,7 +130,8 @@ class _Asked:
 
     coroutine: Coroutine[Any, Any, Any]
     context: contextvars.Context = field(default_factory=contextvars.copy_context)
-    done: concurrent.futures.Future[Any] = field(default_factory=concurrent.futures.Future)
+    done: concurrent.futures.Future[asyncio.Future[Any]] = field(default_factory=concurrent.futures.Future)
+    """Its result is the task when that is done, so that an error for which nobody waits any more is not reported as lost."""
 
     def start(self) -> None:
         if self.done.cancelled():
@@ -148,11 +149,8 @@ class _Asked:
             self.done.cancel()
         if not self.done.set_running_or_notify_cancel():
             return
-        error = task.exception()
-        if error is None:
-            self.done.set_result(task.result())
-        else:
-            self.done.set_exception(error)
+        task.exception()
+        self.done.set_result(task)
 
 
 _ASKED: dict[asyncio.AbstractEventLoop, list[_Asked]] = {}

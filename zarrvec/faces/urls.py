@@ -1,10 +1,12 @@
 """Which filesystem does a URL name, whether or not it says ``zarrvec``?"""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from fsspec.core import url_to_fs
 
-from zarrvec.errors import OptionError
+from zarrvec.errors import OptionError, ZarrVecError
 from zarrvec.faces.filesystem import ZarrVecFileSystem
 
 
@@ -16,7 +18,7 @@ def open_filesystem(
     Raises
     ------
     OptionError
-        If options stand under a name that is no storage of the URL.
+        If options stand under a name that is no storage of the URL, or fsspec knows no such storage.
     """
     if not url.startswith("zarrvec:"):
         url = f"zarrvec::{url}" if "://" in url or "::" in url else f"zarrvec://{url}"
@@ -29,5 +31,34 @@ def open_filesystem(
             f"storage_options has {stray[0]!r}; expected options under the names of the storages, "
             f"such as {{{inner or 'zarrvec'!r}: {{{stray[0]!r}: ...}}}}."
         )
-    fs, path = url_to_fs(url, **chosen)
+    with unknown_storages_named(url):
+        fs, path = url_to_fs(url, **chosen)
     return fs, path
+
+
+@contextmanager
+def unknown_storages_named(url: str) -> Iterator[None]:
+    """Raise what fsspec says of a URL that it can't open as an error of ours.
+
+    Raises
+    ------
+    OptionError
+        If fsspec knows no such storage, or a package for it is not installed.
+
+    Examples
+    --------
+    >>> with unknown_storages_named("foo://x"):
+    ...     url_to_fs("foo://x")
+    Traceback (most recent call last):
+        ...
+    zarrvec.errors.OptionError: foo://x: Protocol not known: foo. Expected a path, or the URL of a storage that fsspec knows...
+    """
+    try:
+        yield
+    except ZarrVecError:
+        raise
+    except (ValueError, ImportError) as error:
+        raise OptionError(
+            f"{url}: {error}. Expected a path, or the URL of a storage that fsspec knows and whose package is installed, such as "
+            "s3://bucket/data.zarr."
+        ) from error

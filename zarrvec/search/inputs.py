@@ -48,7 +48,7 @@ def as_k(k: object) -> int:
         If it is no integer or less than 1.
     """
     try:
-        number = operator.index(k)  # type: ignore[arg-type]
+        number = operator.index(None if isinstance(k, bool) else k)  # type: ignore[arg-type]
     except TypeError as error:
         raise SearchError(f"k={k!r} is no integer: expected the number of hits, at least 1") from error
     if number < 1:

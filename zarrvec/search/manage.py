@@ -7,6 +7,7 @@ written under new names first and the head last, so that what is found is always
 
 import datetime as dt
 import math
+import os
 import time
 from pathlib import Path
 from typing import Any, Final
@@ -70,7 +71,7 @@ def build_index(
     check_memory(memory_bytes, LEAST_MEMORY_BYTES)
     if not (is_integer(seed) and seed >= 0):
         raise OptionError(f"seed={seed!r}: expected an integer, 0 or more")
-    if spool is not None and not Path(spool).is_dir():
+    if spool is not None and not _is_folder(spool):
         raise OptionError(f"spool={spool!r}: expected a folder that is there; or None for that of the system")
     started = time.perf_counter()
     snapshot = Snapshot.of(array)
@@ -97,6 +98,10 @@ def build_index(
         "seed": int(seed),
     }
     return store(array, snapshot, generations, built, recipe.metric, options, measured, started, progress)
+
+
+def _is_folder(value: object) -> bool:
+    return isinstance(value, str | os.PathLike) and Path(value).is_dir()
 
 
 def store(

@@ -63,13 +63,15 @@ class Options:
             raise OptionError(
                 f"nprobe={self.nprobe!r}: expected lists to probe, at least 1; or None to go by recall"
             )
+        if not isinstance(self.exact, bool | np.bool_):
+            raise OptionError(f"exact={self.exact!r}: expected True or False")
         if self.rerank not in (None, True, False):
             raise OptionError(f"rerank={self.rerank!r}: expected True or False; or None to go by recall")
         check_memory(self.memory_bytes)
 
 
 def _is_share(value: object) -> bool:
-    return isinstance(value, float | int | np.floating) and 0 < float(value) <= 1
+    return isinstance(value, float | int | np.floating) and not isinstance(value, bool) and 0 < float(value) <= 1
 
 
 class Latest:

@@ -242,6 +242,7 @@ def test_a_revert_brings_an_index_back(root):
         ({"memory_bytes": "1G"}, "memory_bytes='1G'"),
         ({"seed": -1}, "seed=-1"),
         ({"spool": "/nowhere"}, "spool='/nowhere'"),
+        ({"spool": 5}, "spool=5"),
         ({"queries": np.empty((0, WIDTH))}, "queries hold none"),
     ],
 )
