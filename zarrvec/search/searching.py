@@ -71,7 +71,9 @@ class Options:
 
 
 def _is_share(value: object) -> bool:
-    return isinstance(value, float | int | np.floating) and not isinstance(value, bool) and 0 < float(value) <= 1
+    return (
+        isinstance(value, float | int | np.floating) and not isinstance(value, bool) and 0 < float(value) <= 1
+    )
 
 
 class Latest:
