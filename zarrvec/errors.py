@@ -7,6 +7,7 @@ group                   what the handler does
 `ConflictError`         reads again and redoes its change
 `StorageError`          looks at credentials, network, bucket; may try again later
 `StoredBytesError`      stops and restores: what is stored can't be trusted
+`ClusterError`          looks at the workers of the cluster; calls again
 ======================  ==========================================================
 
 Every message carries the offending value, what was expected, the key or object and what to do next.
@@ -107,6 +108,10 @@ class CorruptShardError(CorruptError, ValueError):
 
 class FormatVersionError(StoredBytesError):
     """The store was written by a newer zarrvec, or with a feature that this one does not know."""
+
+
+class ClusterError(ZarrVecError, RuntimeError):
+    """The dask cluster could not do its part: no workers, or they died. Nothing of the work is to be seen."""
 
 
 class PluginWarning(UserWarning):

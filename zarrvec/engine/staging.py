@@ -8,7 +8,7 @@ Source: ``specs/commit.md``, section "Transactions".
 
 import asyncio
 from collections.abc import Mapping
-from typing import Final
+from typing import Final, NamedTuple
 
 from zarrvec.engine.changes import Changes
 from zarrvec.engine.reader import REWRITTEN_BYTES
@@ -24,6 +24,15 @@ from zarrvec.types import Entry, PackRef
 AHEAD_BYTES: Final = 4 << 20
 """A pack that is sent before it is full holds at least this much."""
 IN_FLIGHT: Final = 2
+
+
+class HandedOver(NamedTuple):
+    """What one process has written for another to commit. It pickles; until it is committed nobody sees any of it."""
+
+    entries: tuple[tuple[str, Entry], ...]
+    """Keys, and where their values are: in packs, or here if they are small. Those that were deleted are among them."""
+    packs: tuple[PackRef, ...]
+    """Packs that the entries refer to; all of them are there."""
 
 
 class Staging:
@@ -107,6 +116,25 @@ class Staging:
     def refer(self, packs: Mapping[bytes, int]) -> None:
         """Name packs that placed entries refer to, with the bytes of values in each."""
         self._upload.packs.extend(PackRef(*item) for item in packs.items())
+
+    def take_over(self, handed: HandedOver) -> None:
+        """Write what another process has handed over."""
+        for key, entry in handed.entries:
+            self.place(key, entry)
+        self.refer(dict(handed.packs))
+
+    async def hand_over(self) -> HandedOver:
+        """Bring all that was written into packs, for another process to commit; nothing must be written after that.
+
+        Cleared prefixes are not part of it.
+        """
+        values = sorted(self._buffered.items(), key=lambda value: sort_key(value[0]))
+        self._buffered, self._buffered_bytes = {}, 0
+        for start, stop in split_values([len(data) for _, data in values], self._writer.pack_bytes):
+            await self._send_values(values[start:stop])
+        for task in list(self._uploads):
+            await task
+        return HandedOver(tuple(self._delta.entries.items()), tuple(self._upload.packs))
 
     def _forget(self, key: str) -> None:
         for watch in self._watches:

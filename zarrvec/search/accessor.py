@@ -158,6 +158,7 @@ class VectorAccessor:
         memory_bytes: int = BUILD_MEMORY_BYTES,
         seed: int = 0,
         spool: str | None = None,
+        client: Any = None,
         progress: Progress | bool = False,
     ) -> dict[str, Any]:
         """Build an index of all rows, in place of any that is there.
@@ -178,7 +179,10 @@ class VectorAccessor:
         seed
             Of what is drawn at random.
         spool
-            Folder for a temporary file of about the size of the index; None for the system's.
+            Folder for a temporary file of about the size of the index; None for the system's. Not used with a client.
+        client
+            A `distributed.Client`: the workers of its dask cluster read and place the rows, and write the lists. They must
+            reach the store as this process does. The index is the same as without.
         progress
             Whether to show a bar on the terminal; or a function that is called with stage, what is done of it, and all.
 
@@ -192,9 +196,13 @@ class VectorAccessor:
         SearchError
             If the array can't be indexed: its shape, its dtype, or not one finite row.
         OptionError
-            If an option is wrong, or faiss is not installed.
+            If an option is wrong, faiss or dask is not installed, or workers don't reach the store.
         ConflictError
             If others changed the index all the time meanwhile.
+        ClusterError
+            If workers died, again and again.
+        TransactionError
+            With a client, in a transaction.
 
         Examples
         --------
@@ -215,6 +223,7 @@ class VectorAccessor:
                 memory_bytes=memory_bytes,
                 seed=seed,
                 spool=spool,
+                client=client,
                 progress=report,
             )
         return describe(head)

@@ -7,6 +7,7 @@ from typing import Final
 from zarr.abc.store import ByteRequest, Store
 from zarr.core.buffer import Buffer, BufferPrototype
 from zarr.core.buffer.cpu import buffer_prototype
+from zarr.storage import StorePath
 
 from zarrvec.search.head import ATTRIBUTE, age_of
 
@@ -160,6 +161,10 @@ class PartsBelow(StoreBelow):
         elif ATTRIBUTE.encode() in value.to_bytes():  # else it comes with the head
             await self.settle()
             await super().set(key, value)
+
+    def place_of(self, path: str) -> StorePath:
+        """Return a place in the group as it is in the whole store, for another process to write to."""
+        return StorePath(self._store, self._prefix + path)
 
     async def settle(self) -> None:
         """Wait until all that was written is there."""

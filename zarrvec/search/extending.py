@@ -38,7 +38,7 @@ from zarrvec.search.places import Snapshot
 from zarrvec.search.placing import Lister
 from zarrvec.search.space import beyond_float32, indexed_rows
 from zarrvec.search.spool import Spool
-from zarrvec.search.storing import spooled_lists, write_segment
+from zarrvec.search.storing import SpooledLists, write_segment
 from zarrvec.search.stream import stream_blocks
 from zarrvec.search.units import Generations, stored_as
 
@@ -241,7 +241,7 @@ def _extend(
         added = write_segment(
             editor.group,
             new_id(),
-            spooled_lists(listing.spool, order, counts),
+            SpooledLists(listing.spool, order),
             counts=counts,
             layout=head.layout,
             rows=total,

@@ -9,6 +9,7 @@ import datetime as dt
 import math
 import os
 import time
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,9 +19,10 @@ from zarr.types import AnyArray
 
 from zarrvec.errors import ConflictError, OptionError, SearchError
 from zarrvec.faces.api import commit_once
+from zarrvec.faces.cluster import Cluster
 from zarrvec.faces.pipeline import REDO_LIMIT
 from zarrvec.search.blocks import grid_of
-from zarrvec.search.build import BUILD_MEMORY_BYTES, Built, Progress, Recipe, build, silent
+from zarrvec.search.build import BUILD_MEMORY_BYTES, Builder, Built, Progress, Recipe, silent
 from zarrvec.search.editing import (
     Editor,
     OvertakenError,
@@ -37,7 +39,7 @@ from zarrvec.search.index import QUERIES, UNCOVERED, renumbered
 from zarrvec.search.inputs import as_ids, as_queries, check_array, check_memory, is_integer
 from zarrvec.search.metrics import Metric
 from zarrvec.search.places import Snapshot
-from zarrvec.search.storing import spooled_lists, write_segment, write_whole
+from zarrvec.search.storing import write_segment, write_whole
 from zarrvec.search.units import Generations, stored_as
 from zarrvec.types import VERSION
 
@@ -57,6 +59,7 @@ def build_index(
     memory_bytes: int = BUILD_MEMORY_BYTES,
     seed: int = 0,
     spool: str | None = None,
+    client: Any = None,
     progress: Progress = silent,
 ) -> Head:
     """Build an index of all rows, in place of any that is there; deleted rows stay deleted.
@@ -89,15 +92,23 @@ def build_index(
         memory_bytes=memory_bytes,
         seed=seed,
     )
-    generations = snapshot.generations()
-    built = build(source, recipe, spool, progress)
     options = {
         "nlist": None if nlist is None else int(nlist),
         "bits": int(bits),
         "memory_bytes": int(memory_bytes),
         "seed": int(seed),
     }
-    return store(array, snapshot, generations, built, recipe.metric, options, measured, started, progress)
+    with ExitStack() as stack:
+        builder = Builder(source, recipe, progress, spool)
+        if client is not None:
+            from zarrvec.search.sharing import SharedBuilder
+
+            cluster = stack.enter_context(Cluster(client))
+            cluster.check_reached(array.store_path)
+            builder = SharedBuilder(source, recipe, progress, cluster)
+        generations = snapshot.generations()
+        built = builder.run()
+        return store(array, snapshot, generations, built, recipe.metric, options, measured, started, progress)
 
 
 def _is_folder(value: object) -> bool:
@@ -115,7 +126,7 @@ def store(
     started: float,
     progress: Progress,
 ) -> Head:
-    """Write an index that was built from a snapshot, and close its spool.
+    """Write an index that was built from a snapshot, and let go of its lists.
 
     What others changed in the array since then is not covered, whatever they did to its index.
     """
@@ -123,7 +134,7 @@ def store(
     def write() -> Head:
         return _store(array, snapshot, generations, built, metric, options, queries, started, progress)
 
-    with built.spool:
+    with closing(built.lists):
         for _ in range(REDO_LIMIT):
             try:
                 return commit_once(array, write)
@@ -150,7 +161,7 @@ def _store(
     segment = write_segment(
         editor.group,
         new_id(),
-        spooled_lists(built.spool, built.order, built.counts),
+        built.lists,
         counts=built.counts,
         layout=built.layout,
         rows=built.rows,

@@ -32,6 +32,7 @@ from zarrvec.search.roots import Centroids
 from zarrvec.search.sources import Want
 from zarrvec.search.space import beyond_float32, indexed_rows
 from zarrvec.search.spool import Spool
+from zarrvec.search.storing import SpooledLists
 from zarrvec.search.stream import stream_blocks
 
 Float32 = npt.NDArray[np.float32]
@@ -218,8 +219,7 @@ class _Merger:
             table=table,
             groups=index.centroids.regrouped(self._pieces, table.vectors()),
             counts=counts,
-            order=order,
-            spool=spool,
+            lists=SpooledLists(spool, order),
             rows=rows,
             beyond=_joined(self._beyond),
             left_out=self._deleted,

@@ -5,7 +5,7 @@ Memory holds the list of each entry and where each row's first entry is, and the
 
 import tempfile
 from types import TracebackType
-from typing import IO, Any, Final, Self
+from typing import IO, Any, Final, Self, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -14,9 +14,35 @@ from zarrvec.search.quantize import Codes
 from zarrvec.search.records import Entries, Layout
 
 Int64 = npt.NDArray[np.int64]
+Records: TypeAlias = npt.NDArray[Any]
+"""(n,) of `record_dtype`."""
 
 MEMORY_BYTES: Final = 16 << 20
 """Entries of more bytes go to the file."""
+
+
+def record_dtype(layout: Layout) -> np.dtype[Any]:
+    """Return what an entry looks like while it waits."""
+    return np.dtype(
+        [
+            ("id", f"<u{layout.id_bytes}"),
+            ("scale", "<f4"),
+            ("error", "<f4"),
+            ("norm", "<f4"),
+            ("codes", "u1", (layout.width,)),
+        ]
+    )
+
+
+def entries_of(records: Records, layout: Layout) -> Entries:
+    """Return entries that have waited."""
+    return Entries(
+        np.asarray(records["id"]),
+        np.asarray(records["scale"]),
+        np.asarray(records["error"]),
+        np.asarray(records["norm"]) if layout.has_norms else None,
+        np.asarray(records["codes"]),
+    )
 
 
 class Spool:
@@ -41,16 +67,8 @@ class Spool:
     """
 
     def __init__(self, layout: Layout, *, folder: str | None = None) -> None:
-        self._dtype: Final = np.dtype(
-            [
-                ("id", f"<u{layout.id_bytes}"),
-                ("scale", "<f4"),
-                ("error", "<f4"),
-                ("norm", "<f4"),
-                ("codes", "u1", (layout.width,)),
-            ]
-        )
-        self._has_norms = layout.has_norms
+        self._dtype: Final = record_dtype(layout)
+        self._layout = layout
         self._folder = folder
         self._file: IO[bytes] | None = None
         self._held: list[npt.NDArray[np.uint8]] = []
@@ -93,14 +111,12 @@ class Spool:
 
     def entries(self, positions: Int64) -> Entries:
         """Return some entries, by their positions in the order of adding."""
-        records = self._all()[positions]
-        return Entries(
-            np.asarray(records["id"]),
-            np.asarray(records["scale"]),
-            np.asarray(records["error"]),
-            np.asarray(records["norm"]) if self._has_norms else None,
-            np.asarray(records["codes"]),
-        )
+        return entries_of(self.records(positions), self._layout)
+
+    def records(self, positions: Int64) -> Records:
+        """Return some entries as they lie here."""
+        records: Records = self._all()[positions]
+        return records
 
     def _all(self) -> npt.NDArray[Any]:
         if self._file is not None:

@@ -4,11 +4,12 @@ Source: ``specs/vector-index.md``, section "Segments".
 """
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, Final
+from typing import Any, Final, Protocol, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 import zarr
+from zarr.types import AnyArray
 
 from zarrvec.format.envelope import crc32c
 from zarrvec.search.entries import create_entries
@@ -18,19 +19,127 @@ from zarrvec.search.records import LIST_HEAD, SHARED_HEAD, Entries, Layout, List
 from zarrvec.search.spool import Spool
 
 Int64 = npt.NDArray[np.int64]
+Checksums: TypeAlias = npt.NDArray[np.uint32]
+"""(n, 2) uint32: CRC32C of each list up to the end of the high planes, and of its low planes."""
 ORIGIN: Final = "origin"
 _PIECE_ENTRIES: Final = 1 << 14
 
 
-def spooled_lists(spool: Spool, order: Int64, counts: Int64) -> Iterator[Entries]:
-    """Yield the entries of all lists, in large pieces of whole lists, from a spool."""
+class Lists(Protocol):
+    """The entries of all lists of a segment."""
+
+    def write(
+        self, array: AnyArray, counts: Int64, layout: Layout, progress: Callable[[int, int], None] | None
+    ) -> Checksums:
+        """Write them into an array of entries; return the checksums of each list. It may be called again.
+
+        Parameters
+        ----------
+        array
+            Of `zarrvec.search.entries.create_entries`, new.
+        counts
+            (nlist,) entries of each list.
+        layout
+            Of the lists.
+        progress
+            Called with the lists written and all of them.
+        """
+
+    def close(self) -> None:
+        """Let go of them."""
+
+
+class SpooledLists:
+    """Those that wait in a spool.
+
+    Parameters
+    ----------
+    spool, order
+        Where they are, and the positions of the entries there, list by list.
+    """
+
+    def __init__(self, spool: Spool, order: Int64) -> None:
+        self._spool = spool
+        self._order = order
+
+    def write(
+        self, array: AnyArray, counts: Int64, layout: Layout, progress: Callable[[int, int], None] | None
+    ) -> Checksums:
+        """See `Lists`."""
+        lists = (self._spool.entries(self._order[run]) for run in runs_of_lists(counts))
+        return write_lists(array, lists, counts, layout, progress=progress)
+
+    def close(self) -> None:
+        """See `Lists`."""
+        self._spool.__exit__(None, None, None)
+
+
+def runs_of_lists(counts: Int64) -> Iterator[slice]:
+    """Cut the entries of lists into large pieces of whole lists.
+
+    Examples
+    --------
+    >>> list(runs_of_lists(np.array([10_000, 6_000, 1_000])))
+    [slice(0, 16000, None), slice(16000, 17000, None)]
+    """
     ends = np.cumsum(counts)
     first = 0
     while first < len(counts):
         start = int(ends[first] - counts[first])
         last = max(first + 1, int(np.searchsorted(ends, start + _PIECE_ENTRIES, side="right")))
-        yield spool.entries(order[start : int(ends[last - 1])])
+        yield slice(start, int(ends[last - 1]))
         first = last
+
+
+def write_lists(
+    array: AnyArray,
+    lists: Iterable[Entries],
+    counts: Int64,
+    layout: Layout,
+    *,
+    start: int = 0,
+    rows: tuple[int, int] | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Checksums:
+    """Write lists that follow each other into an array of entries; return their checksums.
+
+    Parameters
+    ----------
+    array
+        Of entries.
+    lists
+        One or more whole lists at a time.
+    counts
+        (n,) entries of each.
+    layout
+        Of the lists.
+    start
+        Where the first of them begins in the array.
+    rows
+        First row that is written, and the one after the last; what the lists have besides is left out. None for all rows.
+    progress
+        Called with the lists written and all of them.
+    """
+    ends = np.cumsum(counts)
+    crcs = np.zeros((len(counts), 2), dtype=np.uint32)
+    writer = _Writer(array, start, (0, array.shape[0]) if rows is None else rows)
+    done = taken = 0
+    for entries in lists:
+        taken += len(entries.ids)
+        last = int(np.searchsorted(ends, taken, side="right"))
+        sizes = counts[done:last].tolist()
+        packed = layout.pack_lists(entries, sizes)
+        at = 0
+        for number, size in enumerate(sizes, start=done):
+            low, end = at + layout.head_bytes(size), at + layout.total_bytes(size)
+            crcs[number] = crc32c(packed[at:low]), crc32c(packed[low:end])
+            at = end
+        writer.add(packed)
+        done = last
+        if progress is not None:
+            progress(done, len(counts))
+    writer.finish()
+    return crcs
 
 
 def take(entries: Entries, which: Any) -> Entries:
@@ -47,7 +156,7 @@ def take(entries: Entries, which: Any) -> Entries:
 def write_segment(
     group: zarr.Group,
     name: str,
-    lists: Iterable[Entries],
+    lists: Lists,
     *,
     counts: Int64,
     layout: Layout,
@@ -69,7 +178,7 @@ def write_segment(
     name
         Of the segment, unused so far.
     lists
-        The entries of the lists, in the order of their numbers; one or more whole lists at a time.
+        The entries of the lists, in the order of their numbers.
     counts
         (nlist,) how many each has.
     rows
@@ -91,25 +200,8 @@ def write_segment(
     """
     ends = np.cumsum(counts)
     offsets, total = ends - counts, int(counts.sum())
-    crcs = np.zeros((len(counts), 2), dtype=np.uint32)
     array = create_entries(group, f"{name}/entries", total, layout.entry_bytes, versioned=versioned)
-    writer = _Writer(array)
-    done = taken = 0
-    for entries in lists:
-        taken += len(entries.ids)
-        last = int(np.searchsorted(ends, taken, side="right"))
-        sizes = counts[done:last].tolist()
-        packed = layout.pack_lists(entries, sizes)
-        at = 0
-        for number, size in enumerate(sizes, start=done):
-            low, end = at + layout.head_bytes(size), at + layout.total_bytes(size)
-            crcs[number] = crc32c(packed[at:low]), crc32c(packed[low:end])
-            at = end
-        writer.add(packed)
-        done = last
-        if progress is not None:
-            progress(done, len(counts))
-    writer.finish()
+    crcs = lists.write(array, counts, layout, progress)
     if centroids is not None:
         chosen = np.arange(len(counts))
         table = np.zeros(len(counts), dtype=LIST_HEAD)
@@ -183,33 +275,40 @@ def write_whole(group: zarr.Group, name: str, values: npt.NDArray[Any]) -> None:
 
 
 class _Writer:
-    """Gathers bytes until a whole chunk (or shard) of an entries array can be written."""
+    """Gathers bytes until a whole chunk (or shard) of an entries array can be written; bytes outside of some rows are left out."""
 
-    def __init__(self, array: zarr.Array[Any]) -> None:
+    def __init__(self, array: AnyArray, start: int, rows: tuple[int, int]) -> None:
         self._array = array
         self._unit = (array.shards or array.chunks)[0]
-        self._row = 0
+        self._width = array.shape[1]
+        self._row, stop = rows
+        self._skipped = (self._row - start) * self._width
+        """Bytes that come before those that are written."""
+        self._left = (stop - self._row) * self._width
         self._waiting: list[npt.NDArray[np.uint8]] = []
         self._bytes = 0
 
     def add(self, packed: npt.NDArray[np.uint8]) -> None:
         """Take the bytes of whole entries."""
-        self._waiting.append(packed)
-        self._bytes += packed.size
-        unit_bytes = self._unit * self._array.shape[1]
+        kept = packed[self._skipped : self._skipped + self._left]
+        self._skipped -= min(self._skipped, packed.size)
+        self._left -= kept.size
+        self._waiting.append(kept)
+        self._bytes += kept.size
+        unit_bytes = self._unit * self._width
         if self._bytes >= unit_bytes:
             self._write(self._bytes // unit_bytes * self._unit)
 
     def finish(self) -> None:
         """Write what is left."""
-        self._write(self._bytes // self._array.shape[1])
+        self._write(self._bytes // self._width)
 
     def _write(self, rows: int) -> None:
         if not rows:
             return
-        width = self._array.shape[1]
         together = np.concatenate(self._waiting)
-        self._array[self._row : self._row + rows] = together[: rows * width].reshape(rows, width)
+        written = rows * self._width
+        self._array[self._row : self._row + rows] = together[:written].reshape(rows, self._width)
         self._row += rows
-        self._waiting = [together[rows * width :]]
+        self._waiting = [together[written:]]
         self._bytes = self._waiting[0].size
