@@ -53,7 +53,7 @@ def test_what_vec_offers():
         if callable(method)
     } == {
         "append": ["vectors"],
-        "build_index": ["metric", "nlist", "bits", "queries", "memory_bytes", "seed", "spool", "progress"],
+        "build_index": ["metric", "nlist", "bits", "queries", "memory_bytes", "seed", "spool", "client", "progress"],
         "delete": ["ids"],
         "drop_index": [],
         "explain": [

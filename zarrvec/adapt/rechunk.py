@@ -2,7 +2,8 @@
 
 import operator
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -20,6 +21,7 @@ from zarrvec.adapt.versioned import Job
 from zarrvec.engine.bridge import run_sync
 from zarrvec.engine.version import View
 from zarrvec.errors import OptionError, ReadOnlyError, TransactionError
+from zarrvec.faces.cluster import Cluster
 from zarrvec.faces.store import ZarrVecStore
 from zarrvec.faces.targets import open_store, repository_and_key
 from zarrvec.planner.plan import Plan
@@ -59,6 +61,7 @@ def rechunk(
     serializer: Any = KEEP,
     overwrite: bool = False,
     memory_bytes: int = MEMORY_BYTES,
+    client: Any = None,
     message: str = "",
     progress: Progress | bool = False,
     storage_options: dict[str, Any] | None = None,
@@ -91,7 +94,10 @@ def rechunk(
     memory_bytes
         Bound on the decoded cells held at once. Besides these a zarrvec store holds packs on their way, up to six times
         its ``pack_bytes`` or the plan's, and some hundred bytes for each chunk. Where chunks of both kinds cross one another and a block
-        of them doesn't fit, chunks of the source are read more than once.
+        of them doesn't fit, chunks of the source are read more than once. With a client, of each of the workers' threads.
+    client
+        A `distributed.Client`: the workers of its dask cluster copy the blocks, and this call commits. They must reach source
+        and destination as this process does.
     message
         Why; kept in the history.
     progress
@@ -106,11 +112,13 @@ def rechunk(
     Raises
     ------
     OptionError
-        If the array can't be stored so, memory doesn't suffice, or something is in the way.
+        If the array can't be stored so, memory doesn't suffice, or something is in the way; or workers don't reach the store.
     ConflictError
         If another call rechunks the array too, or others change it faster than it is copied. What was copied is kept.
     ReadOnlyError
         If the source is to be rewritten, but was opened read-only or at a past version.
+    ClusterError
+        If workers died, again and again.
     TransactionError
         In a transaction: it makes commits of its own.
 
@@ -144,7 +152,7 @@ def rechunk(
         other = repository_and_key(into.store, into.path)
         _check_apart(place, into)
         if other is None:
-            with progress_of(progress) as report:
+            with progress_of(progress) as report, _cluster_of(client, place) as cluster:
                 blocks = PlainJob(
                     seen=_see(place, found),
                     place=into,
@@ -152,6 +160,7 @@ def rechunk(
                     memory_bytes=memory_bytes,
                     overwrite=overwrite,
                     report=report,
+                    cluster=cluster,
                 ).run()
             return Rechunked(
                 array=zarr.open_array(into, mode="r+"),
@@ -174,7 +183,10 @@ def rechunk(
             raise ReadOnlyError(f"{place}: the array was opened read-only; open it with mode='a' or 'r+'.")
     repository.check_writable()
     written = repository.place if plan is None else replace(repository.place, pack_bytes=plan.pack_bytes)
-    with progress_of(progress) as report:
+    with (
+        progress_of(progress) as report,
+        _cluster_of(client, place, StorePath(ZarrVecStore(repository), path)) as cluster,
+    ):
         job = Job(
             repository=Repository(written, trace=False),
             path=path,
@@ -185,6 +197,7 @@ def rechunk(
             source=str(place) if found is None else f"{found[0].place.name}/{found[1]}",
             see=None if in_place else lambda: _see(place, found),
             report=report,
+            cluster=cluster,
         )
         job.run()
     if written != repository.place:  # then another engine has committed: the caller's looks for it
@@ -197,6 +210,18 @@ def rechunk(
         resumed=job.resumed,
         seconds=time.monotonic() - started,
     )
+
+
+@contextmanager
+def _cluster_of(client: Any, *places: StorePath) -> Iterator[Cluster | None]:
+    """Yield the workers behind a client, which see these places; None if there is no client."""
+    if client is None:
+        yield None
+        return
+    with Cluster(client) as cluster:
+        for place in places:
+            cluster.check_reached(place)
+        yield cluster
 
 
 def _identity(repository: Repository, path: str) -> tuple[str, str, str, str]:

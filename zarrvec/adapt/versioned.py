@@ -7,15 +7,17 @@ of the source being the one that was copied; what others wrote meanwhile is copi
 Source: ``specs/decisions/0008-rechunk-in-steps.md``.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Final
 
 import numpy as np
 from zarr.storage import StorePath
+from zarr.types import AnyArray
 
-from zarrvec.adapt.copying import plan_copying
+from zarrvec.adapt.copying import Copying, plan_copying
+from zarrvec.adapt.sharing import Shared, copy_block, plan_shared
 from zarrvec.adapt.source import (
     NAMES,
     Seen,
@@ -31,9 +33,10 @@ from zarrvec.engine.bridge import run_sync
 from zarrvec.engine.listing import list_entries
 from zarrvec.engine.outcomes import StaleError
 from zarrvec.engine.reader import Request
-from zarrvec.engine.staging import Staging
+from zarrvec.engine.staging import HandedOver, Staging
 from zarrvec.engine.version import View
 from zarrvec.errors import ConflictError, OptionError
+from zarrvec.faces.cluster import Cluster
 from zarrvec.faces.store import ZarrVecStore
 from zarrvec.repository import Repository, Transaction
 from zarrvec.search.units import STAGED, Units
@@ -68,6 +71,8 @@ class Job:
     see: See | None
     """Looks at the source; None if it is what is replaced."""
     report: Report
+    cluster: Cluster | None = None
+    """Its workers copy."""
     blocks: int = 0
     """Blocks that were copied."""
     passes: int = 0
@@ -132,8 +137,8 @@ class Job:
         place = StorePath(ZarrVecStore(self.repository, self.stage))
         into = array_of(place, target)
         units = tuple(into.shards or into.chunks)
-        copying = plan_copying(seen.array, seen.edges, units, self.memory_bytes)
         state, before = self._state(view, seen, target, units)
+        copying = self._planned(seen, units)
         left = copying.blocks_of(state.todo)
         total = 2 * sum(map(copying.cells, left))
         done = 0
@@ -143,18 +148,52 @@ class Job:
             done += cells
             self.report("copy", done, total)
 
-        if not left and before is None and self._generation:
+        is_new = before is None
+        if is_new and ((not left and self._generation) or (left and self.cluster is not None)):
             self._step(state, target, lambda: None, clear=True)
-        for block in left:
-            values = copying.read(block, tick)  # before the step is open: reads would see what it stands on
+            is_new = False
+        for block, write in self._blocks(copying, left, target, into, tick):
             state.todo[block] = False
-            self._step(
-                state,
-                target,
-                partial(copying.write, block, values, into, tick),
-                clear=before is None and not self.blocks,
-            )
+            self._step(state, target, write, clear=is_new)
+            is_new = False
             self.blocks += 1
+
+    def _planned(self, seen: Seen, units: tuple[int, ...]) -> Copying:
+        if self.cluster is None:
+            return plan_copying(seen.array, seen.edges, units, self.memory_bytes)
+        return plan_shared(seen.array, seen.edges, units, self.memory_bytes, self.cluster.wanted_tasks)
+
+    def _blocks(
+        self,
+        copying: Copying,
+        left: Sequence[tuple[slice, ...]],
+        target: Documents,
+        into: AnyArray,
+        tick: Callable[[int], None],
+    ) -> Iterator[tuple[tuple[slice, ...], Callable[[], None]]]:
+        """Read blocks; yield each of them with what writes it."""
+        if self.cluster is None:
+            for block in left:
+                values = copying.read(
+                    block, tick
+                )  # before the step is open: reads would see what it stands on
+                yield block, partial(copying.write, block, values, into, tick)
+            return
+        if not left:
+            return
+        self.cluster.check_reached(into.store_path)
+        place = self.repository.place
+        shared = self.cluster.share(Shared(copying=copying, place=place, path=self.stage, target=target))
+        tasks = [self.cluster.submit(copy_block, shared, block) for block in left]
+        for position, handed in self.cluster.results(tasks):
+            tick(2 * copying.cells(left[position]))
+            yield left[position], partial(self._take_over, handed)
+
+    def _take_over(self, handed: HandedOver) -> None:
+        """Write what a worker has handed over."""
+        transaction = self.repository.transaction
+        assert transaction is not None  # of the step
+        transaction.staging.take_over(handed)
 
     def _step(self, state: State, target: Documents, write: Callable[[], None], *, clear: bool) -> None:
         """Commit a part of the copy with the record of what is left."""

@@ -27,7 +27,7 @@ T = TypeVar("T")
 
 TASKS_PER_THREAD: Final = 4
 """Into so many tasks for each thread of the workers work is cut, if there is so much: some take longer than others."""
-_DOCUMENTS: Final = ("zarr.json", ".zarray")
+_DOCUMENTS: Final = ("zarr.json", ".zarray", ".zgroup")
 _PICKLING: Final = (pickle.PicklingError, TypeError, AttributeError, ValueError, RuntimeError, OSError)
 
 
@@ -65,6 +65,11 @@ class Cluster:
             raise ClusterError(
                 f"client={client!r}: has no workers; start some, and wait for them: client.wait_for_workers(1)."
             )
+
+    @property
+    def wanted_tasks(self) -> int:
+        """Into how many tasks work is cut at least."""
+        return TASKS_PER_THREAD * self.threads
 
     def __enter__(self) -> Self:
         return self
@@ -117,7 +122,7 @@ class Cluster:
         Parameters
         ----------
         place
-            Of an array, or where one is to be.
+            In a zarrvec store that has commits; or of a group or array on another store.
 
         Raises
         ------
@@ -211,6 +216,6 @@ def _number_of(place: Place) -> int:
 
 
 def _documents_at(place: StorePath) -> Mapping[str, bytes]:
-    """Return the metadata documents of the array at a place."""
+    """Return the metadata documents at a place."""
     found = {name: sync((place / name).get(prototype=default_buffer_prototype())) for name in _DOCUMENTS}
     return {name: value.to_bytes() for name, value in found.items() if value is not None}

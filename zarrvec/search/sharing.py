@@ -20,7 +20,7 @@ from zarr.types import AnyArray
 
 from zarrvec.engine.staging import HandedOver
 from zarrvec.errors import ClusterError
-from zarrvec.faces.cluster import TASKS_PER_THREAD, Cluster
+from zarrvec.faces.cluster import Cluster
 from zarrvec.faces.targets import repository_and_key
 from zarrvec.search.assigning import Assignment, Tally
 from zarrvec.search.below import PartsBelow
@@ -268,7 +268,7 @@ def _beside(array: AnyArray) -> Target:
 
 def _tasks(size: int, each: int, most: int, cluster: Cluster) -> int:
     """Return into how many tasks work is cut: no larger than that, and enough for all threads."""
-    return max(1, min(most, _MOST, max(-(-size // each), TASKS_PER_THREAD * cluster.threads)))
+    return max(1, min(most, _MOST, max(-(-size // each), cluster.wanted_tasks)))
 
 
 def _evenly(count: int, parts: int) -> list[slice]:
