@@ -276,3 +276,18 @@ def test_what_can_not_be_rechunked(root, tmp_path):
     of_format_2 = zarr.create_array(root.store, name="y", data=np.arange(4), chunks=(2,), zarr_format=2)
     with pytest.raises(OptionError, match="of Zarr format 2, which has none"):
         zarrvec.rechunk(of_format_2, shards=(4,))
+
+
+def test_made_anew_in_other_chunks_meanwhile(root):
+    """What was copied of the array before is no part of the one that took its place, not even where that holds nothing."""
+    array = root.create_array("x", data=np.ones((40, 4), "f4"), chunks=(10, 4))
+    made = []
+
+    def make_anew(stage: str, done: int, total: int) -> None:
+        if done == total and not made:
+            made.append(root.create_array("x", shape=(40, 4), dtype="f4", chunks=(5, 4), overwrite=True))
+            made[0][:5] = 7
+
+    done = zarrvec.rechunk(array, chunks=(20, 4), progress=make_anew)
+    assert done.passes == 2
+    assert np.array_equal(done.array[:, 0], [7] * 5 + [0] * 35)

@@ -95,6 +95,7 @@ class PlainJob:
 
     def _check_reached(self, cluster: Cluster) -> None:
         """Make sure that workers write to where this process does: they must see a document that it writes for a moment."""
+        cluster.check_reached(self.place)
         probe = StorePath(self.place.store, f"{self.place.path}/{secrets.token_hex(8)}".strip("/"))
         document = probe / ".zgroup"
         sync(document.set(default_buffer_prototype().buffer.from_bytes(group_document(2)[1])))

@@ -6,6 +6,7 @@ again what was lost with a worker that died. So a task must give the same when i
 """
 
 import pickle
+import sys
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -85,11 +86,15 @@ class Cluster:
             self._client.cancel(futures)
 
     def share(self, value: object) -> Any:
-        """Send a value to all workers; what is returned stands for it in `submit`."""
-        with _told():
-            future = self._client.scatter(value, broadcast=True, hash=False)
-        self._futures.add(future)
-        return future
+        """Send a value that many tasks need; what is returned stands for it in `submit`.
+
+        It is the result of a task, which the scheduler keeps: what dask scatters is lost with the worker that has it, and
+        to scatter it to all workers never ends if one of them dies meanwhile.
+        """
+        from dask import config
+
+        with config.set({"distributed.admin.large-graph-warning-threshold": sys.maxsize}):  # centroids are large
+            return self.submit(_same, value)
 
     def submit(self, function: Callable[..., T], *values: object) -> Any:
         """Let a worker call a function; return what stands for the result in `submit` and `results`."""
@@ -195,7 +200,8 @@ def _told() -> Iterator[None]:
         yield
     except (KilledWorker, CancelledError, CommClosedError, TimeoutError) as error:
         raise ClusterError(
-            f"the cluster failed: {error}. See the logs of its workers, which may have had too little memory, and call again."
+            f"the cluster failed: {str(error).rstrip('.')}. Look at the logs of its workers, which may have had too little "
+            "memory, and call again."
         ) from error
 
 
@@ -208,6 +214,10 @@ def _is_of_process(store: Store) -> bool:
         return "memory" in ((names,) if isinstance(names, str) else names)
     inner = getattr(store, "store", None)  # of obstore
     return isinstance(store, MemoryStore | ZipStore) or type(inner).__name__ == "MemoryStore"
+
+
+def _same(value: T) -> T:
+    return value
 
 
 def _number_of(place: Place) -> int:
