@@ -281,7 +281,7 @@ def test_what_can_not_be_rechunked(root, tmp_path):
 def test_made_anew_in_other_chunks_meanwhile(root):
     """What was copied of the array before is no part of the one that took its place, not even where that holds nothing."""
     array = root.create_array("x", data=np.ones((40, 4), "f4"), chunks=(10, 4))
-    made = []
+    made: list[Any] = []
 
     def make_anew(stage: str, done: int, total: int) -> None:
         if done == total and not made:

@@ -50,7 +50,7 @@ class Cluster:
     Examples
     --------
     >>> from distributed import Client
-    >>> with Client(processes=False, n_workers=1, threads_per_worker=2, dashboard_address=None) as client:
+    >>> with Client(processes=False, n_workers=1, threads_per_worker=2, dashboard_address=":0") as client:
     ...     with Cluster(client) as cluster:
     ...         squares = [cluster.submit(pow, number, 2) for number in range(3)]
     ...         cluster.threads, sorted(cluster.results(squares))

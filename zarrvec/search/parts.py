@@ -34,7 +34,7 @@ class Sampled(NamedTuple):
     """Rows of a part that are in the sample."""
 
     finite: Int64
-    """Ids of all rows of the part that can be indexed, in the order of reading."""
+    """Ids of all rows of the part that can be indexed, in the order of reading; empty if they were not asked for."""
     ids: Int64
     """Those in the sample, in the same order."""
     vectors: Float32
@@ -120,12 +120,31 @@ class Target(NamedTuple):
     """Of the array."""
 
 
-def sample_part(array: AnyArray, blocks: Sequence[Block], space: Space, wanted: Int64) -> Sampled:
-    """Read the rows of some blocks that are in the sample; `wanted` are ids, ascending."""
+def sample_part(
+    array: AnyArray,
+    blocks: Sequence[Block],
+    space: Space,
+    wanted: Int64,
+    tells_finite: bool,  # noqa: FBT001 - tasks take values by position
+) -> Sampled:
+    """Read the rows of some blocks that are in the sample.
+
+    Parameters
+    ----------
+    array, blocks
+        What is read.
+    space
+        In which it is wanted.
+    wanted
+        Ids of the sample.
+    tells_finite
+        Whether to tell which rows there are besides.
+    """
     finite, ids, vectors, count = [], [], [np.empty((0, array.shape[-1]), dtype=np.float32)], 0
     for read in read_blocks(array, blocks, space):
         chosen = np.isin(read.ids, wanted, assume_unique=True)
-        finite.append(read.ids)
+        if tells_finite:
+            finite.append(read.ids)
         ids.append(read.ids[chosen])
         vectors.append(read.vectors[chosen])
         count += read.rows

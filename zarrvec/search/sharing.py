@@ -89,7 +89,8 @@ class SharedBuilder(Builder):
     def _sample(self, wanted: Int64) -> tuple[Int64, tuple[Int64, Float32]]:
         shared = self._cluster.share(wanted)
         tasks = [
-            self._cluster.submit(sample_part, self.array, part, self.space, shared) for part in self._parts
+            self._cluster.submit(sample_part, self.array, part, self.space, shared, self.fits)
+            for part in self._parts
         ]
         done = 0
         found = {}
