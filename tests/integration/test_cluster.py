@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import dask
 import numpy as np
 import pytest
 import zarr
@@ -40,6 +41,20 @@ def client(cluster: LocalCluster) -> Iterator[Client]:
     with Client(cluster) as made:
         made.wait_for_workers(2, timeout=30)
         yield made
+
+
+@pytest.fixture
+def mortal() -> Iterator[Client]:
+    """A client of a cluster of its own, whose workers may be killed.
+
+    dask tries for 30 seconds to reach a worker that is dead, unless it is told otherwise.
+    """
+    with (
+        dask.config.set({"distributed.comm.timeouts.connect": "2s"}),
+        LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0", silence_logs=50) as made,
+        Client(made) as client,
+    ):
+        yield client
 
 
 @pytest.fixture(params=["local", "local-plain", "s3", "s3-plain"])
@@ -166,29 +181,26 @@ def test_rows_that_float32_cannot_hold(tmp_path, client):
         ("write", "{}/plain.zarr"),
     ],
 )
-def test_a_worker_that_dies_changes_nothing(tmp_path, client, stage, url):
+def test_a_worker_that_dies_changes_nothing(tmp_path, mortal, stage, url):
     array = create((url.format(tmp_path), {}), rows(ROWS).astype("f4"), (500, WIDTH))
     array.vec.build_index(memory_bytes=MEMORY)
     alone = index_of(array)
     before = len(zarrvec.history(array)) if url.startswith("zarrvec") else 0
-    progress, killed = killing(client, stage)
-    array.vec.build_index(memory_bytes=MEMORY, client=client, progress=progress)
+    progress, killed = killing(mortal, stage)
+    array.vec.build_index(memory_bytes=MEMORY, client=mortal, progress=progress)
     assert killed
     assert_equal(alone, index_of(array))
     if before:
         assert len(zarrvec.history(array)) == before + 1
 
 
-def test_tasks_that_kill_their_workers(cluster, client, monkeypatch):
-    monkeypatch.setattr(cluster.scheduler, "allowed_failures", 1)
-    with Cluster(client) as workers:
-        tasks = [workers.submit(len, "abc"), workers.submit(eval, KILL)]
-        with pytest.raises(ClusterError, match=r"the cluster failed: .* workers died"):
-            workers.all(tasks)
-    client.wait_for_workers(2, timeout=30)
-    with Cluster(client) as workers:
+def test_tasks_that_kill_their_workers(mortal):
+    with Cluster(mortal) as workers:
         large = workers.share(np.zeros(12 << 20, "u1"))  # dask would warn
         assert workers.all([workers.submit(len, large)]) == [12 << 20]
+        mortal.cluster.scheduler.allowed_failures = 1
+        with pytest.raises(ClusterError, match=r"the cluster failed: .* workers died"):
+            workers.all([workers.submit(len, "abc"), workers.submit(eval, KILL)])
 
 
 @pytest.mark.parametrize("stage", ["assign", "write"])
@@ -264,11 +276,11 @@ def test_rechunked_by_workers(place, client):
     assert_nothing_is_kept(client)
 
 
-def test_a_worker_that_dies_while_it_copies(tmp_path, client):
+def test_a_worker_that_dies_while_it_copies(tmp_path, mortal):
     data = np.random.default_rng(0).random((400, 90), dtype="f4")
     array = create((f"zarrvec://{tmp_path}/data.zarr", {}), data, (50, 30), "x")
-    progress, killed = killing(client, "copy")
-    done = zarrvec.rechunk(array, chunks=(40, 45), memory_bytes=64_000, client=client, progress=progress)
+    progress, killed = killing(mortal, "copy")
+    done = zarrvec.rechunk(array, chunks=(40, 45), memory_bytes=64_000, client=mortal, progress=progress)
     assert killed
     assert np.array_equal(done.array[...], data)
 
