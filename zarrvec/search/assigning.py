@@ -34,8 +34,6 @@ class Space:
     metric: Metric
     origin: Float32 | None = None
     """(d,) what is taken off them; ``l2`` only."""
-    is_rounded_first: bool = False
-    """Whether it is taken off what they are in float32: so it is if they were read before it was known."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,9 +91,7 @@ def read_blocks(array: AnyArray, blocks: Iterable[Block], space: Space) -> Itera
     leading = array.shape[:-1]
     with closing(stream_blocks(array, blocks)) as stream:
         for block, rows in stream:
-            vectors, kept = indexed_rows(rows, space.metric, None if space.is_rounded_first else space.origin)
-            if space.is_rounded_first and space.origin is not None:
-                vectors = vectors - space.origin
+            vectors, kept = indexed_rows(rows, space.metric, space.origin)
             ids = block.ids(leading)
             yield Read(ids[kept], vectors, ids[beyond_float32(rows, kept)], len(rows))
 

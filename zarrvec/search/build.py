@@ -18,12 +18,13 @@ from zarr.types import AnyArray
 from zarrvec.errors import SearchError
 from zarrvec.search.assigning import Assignment, Space, Tally, assign, read_blocks
 from zarrvec.search.blocks import Block, grid_of, plan_blocks
-from zarrvec.search.calibrate import TRUTH_K
+from zarrvec.search.calibrate import TRUTH_K, without_codes
 from zarrvec.search.clustering import gain_threshold, similarity_order, train_centroids
 from zarrvec.search.depth import Compass
 from zarrvec.search.groups import Grouped, are_grouped, groups_of, ordered_in_groups
 from zarrvec.search.head import Calibration
 from zarrvec.search.metrics import Metric
+from zarrvec.search.origin import find_origin
 from zarrvec.search.pairing import Pairing
 from zarrvec.search.quantize import quantize_centroids
 from zarrvec.search.records import LIST_HEAD, Entries, Layout, ListTable
@@ -51,6 +52,8 @@ SAMPLE_ROWS: Final = 40
 LEAST_SAMPLE: Final = 100_000
 """Rows that they are trained on at least, if there are so many."""
 CALIBRATION_ROWS: Final = 1000
+_SMALLEST: Final = 1e-16
+"""Products of smaller numbers are next to nothing in float32."""
 _THRESHOLD_ROWS: Final = 20_000
 """Rows on which it is decided how much a second list must help."""
 BLOCK_BYTES: Final = 64 << 20
@@ -158,13 +161,15 @@ class Builder:
             If the array has no finite row.
         """
         started = time.perf_counter()
+        if self.recipe.metric == "l2" and self.rows:
+            origin = find_origin(self.array, self.recipe.memory_bytes)
+            self.space = Space(metric="l2", origin=origin)
         sample = self.read_sample()
         if not len(sample[0]):
             raise SearchError(
                 f"array {self.array.name!r} of shape {self.array.shape} has no finite row, or none whose squared length is below "
                 "1e36: there is nothing to index"
             )
-        sample = self._centred(sample)
         self.seconds["read"] = time.perf_counter() - started
         return self.assign(self._train(sample))
 
@@ -212,17 +217,6 @@ class Builder:
         parts = [(ids[wanted[ids]], vectors[wanted[ids]]) for ids, vectors in self._read("read")]
         return np.concatenate([ids for ids, _ in parts]), np.concatenate([part for _, part in parts])
 
-    def _centred(self, sample: tuple[Int64, Float32]) -> tuple[Int64, Float32]:
-        """Choose the origin, and take it off what is held."""
-        if self.recipe.metric != "l2":
-            return sample
-        ids, vectors = sample
-        origin = vectors.mean(axis=0, dtype=np.float64).astype(np.float32)
-        self.space = Space(metric="l2", origin=origin, is_rounded_first=self.fits)
-        if self._held is not None:
-            self._held = [(held, rows - origin) for held, rows in self._held]
-        return ids, vectors - origin
-
     def _read(self, stage: str) -> Iterator[tuple[Int64, Float32]]:
         """Yield ids and indexed vectors of the finite rows, block after block."""
         done = 0
@@ -258,7 +252,9 @@ class Builder:
         codes, scales = quantize_centroids(centroids[order])
         self.progress("train", nlist, nlist)
         shuffled = self._random.permutation(len(ids))[: max(_THRESHOLD_ROWS, CALIBRATION_ROWS)]
-        chosen = shuffled[:CALIBRATION_ROWS]
+        _, first = np.unique(vectors[shuffled], axis=0, return_index=True)
+        # a row that is there thousands of times, as where there is nothing, tells of the others nothing
+        chosen = shuffled[np.sort(first)[:CALIBRATION_ROWS]]
         self.seconds["train"] = time.perf_counter() - started
         return Trained(
             codes=codes,
@@ -355,6 +351,8 @@ class Builder:
             source="rows" if of_rows else "queries",
         )  # fmt: skip
         self.seconds["calibrate"] = time.perf_counter() - started
+        if 0 < np.abs(trained.some_rows).max() < _SMALLEST:
+            calibration = without_codes(calibration)
         spread = sum(tally.squares) / max(1, tally.rows)
         return Built(
             layout=given.layout,

@@ -7,6 +7,7 @@ neighbours and those after them by their codes. Source: ``specs/vector-index.md`
 
 from typing import Any, Final
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
@@ -181,6 +182,14 @@ def calibrate(
         curves=tuple(curves),
         far=float(np.quantile(nearest, _FAR_SHARE)),
     )
+
+
+def without_codes(calibration: Calibration) -> Calibration:
+    """Return a calibration by which codes lose all, so that searches for a recall are exact."""
+    curves = (
+        msgspec.structs.replace(curve, loss=dict.fromkeys(curve.loss, 1.0)) for curve in calibration.curves
+    )
+    return msgspec.structs.replace(calibration, curves=tuple(curves))
 
 
 def _shares(ranks: Int32, k: int, grid: tuple[int, ...]) -> npt.NDArray[np.float64]:

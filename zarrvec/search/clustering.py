@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from zarrvec.errors import OptionError
+from zarrvec.search.origin import middle_of
 
 CANDIDATES: Final = 16
 """Nearest lists among which the second one of a row is sought."""
@@ -184,7 +185,7 @@ class Assigner:
     __slots__ = ("_centre", "_centroids", "_group_centroids", "_members", "_starts")
 
     def __init__(self, centroids: Float32, *, flat_lists: int = FLAT_SEARCH_LISTS) -> None:
-        self._centre = centroids.mean(axis=0, dtype=np.float64).astype(np.float32)
+        self._centre = middle_of(centroids)
         """Taken off everything: the products lose digits if vectors are far from 0 and near each other."""
         self._centroids = centroids - self._centre
         self._group_centroids: Float32 | None = None

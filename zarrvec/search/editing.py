@@ -298,8 +298,7 @@ def clear(snapshot: Snapshot, target: StorePath) -> bool:
     SearchError
         If what lies there is no index, or holds what is no part of one.
     """
-    names = _names_in(target)
-    if not names:
+    if sync(target.is_empty()):  # but for folders, perhaps
         return False
     document = sync(
         target.store.get("zarr.json", buffer_prototype)
@@ -309,7 +308,7 @@ def clear(snapshot: Snapshot, target: StorePath) -> bool:
         kind = None if document is None else json.loads(document.to_bytes()).get("node_type")
     if kind == "array":
         raise _is_array(snapshot)
-    _refuse_strangers(snapshot, names)
+    _refuse_strangers(snapshot, _names_in(target))
     if not target.store.supports_deletes:
         raise SearchError(
             f"the index of {snapshot.array.name!r} can't be dropped: {target.store} deletes nothing. Copy the array to another "

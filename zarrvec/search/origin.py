@@ -17,6 +17,9 @@ _RUNS: Final = 16
 _RUN_ROWS: Final = 64
 _LARGEST: Final = 1e18
 """Rows with larger components may be beyond float32."""
+_MANY: Final = 64
+_SPREAD: Final = 4.0
+"""None of so many rows has moved their mean far if none is so many times farther from it than half of them."""
 _OUTLYING: Final = 16.0
 """Rows so many times farther from the medians than half of them are don't count: a single one could move the mean out of
 reach of all others."""
@@ -59,8 +62,10 @@ def middle_of(rows: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
     rows = rows[(np.abs(rows) <= _LARGEST).all(axis=1)]
     if not len(rows):
         return np.zeros(rows.shape[1], dtype=np.float32)
-    away = np.linalg.norm(rows - np.median(rows, axis=0), axis=1)
-    middle: npt.NDArray[np.float32] = (
-        rows[away <= _OUTLYING * np.median(away)].mean(axis=0).astype(np.float32)
-    )
-    return middle
+    middle = rows.mean(axis=0)
+    away = np.linalg.norm(rows - middle, axis=1)
+    if len(rows) < _MANY or away.max() > _SPREAD * np.median(away):
+        away = np.linalg.norm(rows - np.median(rows, axis=0), axis=1)
+        middle = rows[away <= _OUTLYING * np.median(away)].mean(axis=0)
+    rounded: npt.NDArray[np.float32] = middle.astype(np.float32)
+    return rounded

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from zarrvec.search.clustering import CANDIDATES, SOAR_STRENGTH, Assigner, one_thread, second_lists
+from zarrvec.search.origin import middle_of
 
 Float32 = npt.NDArray[np.float32]
 Int32 = npt.NDArray[np.int32]
@@ -60,7 +61,7 @@ class Pairing:
         if not 1 < len(centroids) <= _ALL_PAIRS_LISTS:
             self._assigner = Assigner(centroids)
             return
-        self._centre = centroids.mean(axis=0, dtype=np.float64).astype(np.float32)
+        self._centre = middle_of(centroids)
         """Taken off everything: products lose digits if vectors are far from 0 and near each other."""
         self._centroids = centroids - self._centre
         with one_thread() as faiss:

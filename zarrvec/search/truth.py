@@ -19,8 +19,13 @@ from zarrvec.search.records import Entries, ListTable
 from zarrvec.search.topk import NO_ID, TopK
 
 Float32 = npt.NDArray[np.float32]
+Float64 = npt.NDArray[np.float64]
 Int64 = npt.NDArray[np.int64]
 _TRUTH_ROWS: Final = 8192
+_CLOSE: Final = 1e-3
+"""Smaller parts of the squared lengths have few digits as their difference: such rows and queries are subtracted."""
+_PAIRS: Final = 8192
+"""Pairs of a query and a row that are subtracted at once."""
 
 
 class Truth:
@@ -48,9 +53,9 @@ class Truth:
 
     def __init__(self, queries: Float32, metric: Metric, *, columns: int) -> None:
         self.queries = queries
-        self._has_norms = metric == "l2"
+        self._squares: Float32 | None = np.einsum("ij,ij->i", queries, queries) if metric == "l2" else None
         self._top = TopK(queries=len(queries), k=columns)
-        self._waiting: list[tuple[npt.NDArray[np.intp], Int64, Float32]] = []
+        self._waiting: list[tuple[Int64, Int64, Float64]] = []
         self._waiting_count = 0
 
     def add(self, ids: Int64, vectors: Float32) -> None:
@@ -58,21 +63,38 @@ class Truth:
         at, size = 0, self._top.k  # parts grow, so that few rows get past those before
         while at < len(ids):
             part = slice(at, at + size)
-            scores = self.queries @ vectors[part].T
-            scores *= -2 if self._has_norms else -1
-            if self._has_norms:
-                scores += np.einsum("ij,ij->i", vectors[part], vectors[part])
-            query, row = np.nonzero(scores <= self._top.distances[:, -1:].astype(np.float32))
-            self._waiting.append((query, ids[part][row], scores[query, row]))
+            query, row, distances = self._nearer(vectors[part])
+            self._waiting.append((query, ids[part][row], distances))
             self._waiting_count += len(query)
             if self._waiting_count > self._top.ids.size:
                 self._merge()  # seldom: it sorts
             at, size = at + size, min(2 * size, _TRUTH_ROWS)
 
+    def _nearer(self, rows: Float32) -> tuple[Int64, Int64, Float64]:
+        """Return queries, rows, and their distances, where these are less than those known."""
+        limits = self._top.distances[:, -1:].astype(np.float32)
+        scores = self.queries @ rows.T
+        if self._squares is None:
+            np.negative(scores, out=scores)
+            query, row = np.nonzero(scores <= limits)
+            return query, row, scores[query, row].astype(np.float64)
+        norms = np.einsum("ij,ij->i", rows, rows)
+        scores *= -2
+        scores += norms
+        query, row = np.nonzero(scores <= limits - self._squares[:, None])
+        squares = self._squares[query].astype(np.float64)
+        distances = scores[query, row] + squares
+        close = np.flatnonzero(distances <= _CLOSE * (squares + norms[row]))
+        for start in range(0, len(close), _PAIRS):
+            some = close[start : start + _PAIRS]
+            apart = rows[row[some]].astype(np.float64) - self.queries[query[some]]
+            distances[some] = np.einsum("ij,ij->i", apart, apart)
+        return query, row, distances
+
     def _merge(self) -> None:
         if self._waiting:
-            query, ids, scores = (np.concatenate(column) for column in zip(*self._waiting, strict=True))
-            self._top.update(query, ids, scores.astype(np.float64))
+            query, ids, distances = (np.concatenate(column) for column in zip(*self._waiting, strict=True))
+            self._top.update(query, ids, distances)
         self._waiting, self._waiting_count = [], 0
 
     def found(self) -> tuple[Int64, npt.NDArray[np.float64]]:

@@ -48,7 +48,7 @@ def test_rows_whose_losses_are_beyond_float32():
     rows = np.array([[1e18, 0], [0, -1e18], [0, 0]], "f4")
     found = Pairing(np.array([[1e18, 1e17], [0, 1], [0, 2]], "f4")).find(rows)
     assert found.nearest.tolist() == [0, 1, 1]
-    assert found.gains.tolist() == [-np.inf] * 3
+    assert (found.gains < 0).all()  # no row is put into a second list
 
 
 def test_rows_whose_squares_are_hardly_above_nothing():
