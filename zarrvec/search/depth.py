@@ -297,16 +297,19 @@ def _decoded(table: ListTable) -> Iterator[tuple[slice, Float32]]:
 
 
 def least(keys: Float32, count: int) -> Int64:
-    """Return (q, count) int64: where the least of (q, n) keys are, in their order.
+    """Return (q, count) int64: where the least of (q, n) keys are, in their order; of equal ones the first.
 
     Examples
     --------
-    >>> least(np.array([[3, 1, 2]], "f4"), 2).tolist()
-    [[1, 2]]
+    >>> least(np.array([[3, 1, 2, 1, 1]], "f4"), 2).tolist()
+    [[1, 3]]
     """
     if count == keys.shape[1]:
         return np.argsort(keys, axis=1, kind="stable").astype(np.int64, copy=False)
-    some = np.argpartition(keys, count - 1, axis=1)[:, :count]
+    last = np.partition(keys, count - 1, axis=1)[:, count - 1 : count]
+    chosen, equal = keys < last, keys == last
+    chosen |= equal & (equal.cumsum(axis=1) <= count - chosen.sum(axis=1, keepdims=True))
+    some = np.nonzero(chosen)[1].reshape(len(keys), count)
     order = np.argsort(np.take_along_axis(keys, some, axis=1), axis=1, kind="stable")
     return np.take_along_axis(some, order, axis=1).astype(np.int64, copy=False)
 
