@@ -37,7 +37,7 @@ from zarrvec.layout.fold import (
     rebase_folded,
 )
 from zarrvec.objects.protocol import Objects
-from zarrvec.types import VERSION, WRITE_ID_BYTES, Location, PackRef
+from zarrvec.types import VERSION, WRITE_ID_BYTES, PackRef
 
 CREATE_TRIES: Final = 6
 """How often a create whose outcome could not be read back is tried."""
@@ -328,7 +328,7 @@ class Committer:
         for key, data in rewritten.items():
             entry = placed.entries[key]
             if entry.pack:
-                self._reader.keep_value(Location(entry.pack, entry.offset, entry.length), data)
+                self._reader.keep_value(entry, data)
 
 
 @dataclass(slots=True, kw_only=True)

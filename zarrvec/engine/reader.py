@@ -109,9 +109,9 @@ class Reader:
         """Put a page into the cache."""
         self._pages.put(location, table, table.nbytes)
 
-    def keep_value(self, location: Location, data: bytes) -> None:
-        """Keep a value that was changed in part and is in a pack now."""
-        self._rewritten.put(location, data, len(data))
+    def keep_value(self, entry: Entry, data: bytes) -> None:
+        """Keep a value that was changed in part and is in a pack now, or will be."""
+        self._rewritten.put(Location(entry.pack, entry.offset, entry.length), data, len(data))
 
     async def _load_pages(self, refs: Sequence[PageRef]) -> dict[Location, Table]:
         parts = await self._fetch([Range(*ref.location) for ref in refs])

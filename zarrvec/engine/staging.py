@@ -178,6 +178,8 @@ class Staging:
             mine = self._delta.entries.get(key)
             if mine is not None and mine.data is data:
                 self._delta.entries[key] = entry
+                if self._rewritten.get(key) is data:  # it may be read in this transaction
+                    self._writer.reader.keep_value(entry, data)
         self._upload.packs.extend(upload.packs)
 
     def changes(self, *, message: str = "", author: str = "", automatic: bool = True) -> Changes:

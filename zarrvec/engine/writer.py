@@ -106,7 +106,7 @@ class Writer:
 
     def __init__(self, objects: Objects, reader: Reader, *, pack_bytes: int) -> None:
         self._objects = objects
-        self._reader = reader
+        self.reader = reader
         self.pack_bytes = pack_bytes
         self._slots = asyncio.Semaphore(UPLOADS)
 
@@ -119,7 +119,7 @@ class Writer:
         upload = Upload(packs=list(packs))
         delta = base.delta.updated(changes, 0)
         after = base.delta.updated(_without_loose(changes), 0)
-        plan = plan_fold(await self._reader.root(base), after, changes.entries) if is_due(after) else None
+        plan = plan_fold(await self.reader.root(base), after, changes.entries) if is_due(after) else None
         values = self._values(changes, delta, plan)
         runs = split_values([len(data) for _, data in values], self.pack_bytes)
         if not runs and plan is None:
@@ -185,9 +185,9 @@ class Writer:
         self, base: Version, located: Delta, plan: FoldPlan, pack: bytes, end: int, upload: Upload
     ) -> tuple[Folded, list[bytes]]:
         """Write the pages of a fold; they will stand in `pack` from `end` on."""
-        root = await self._reader.root(base)
+        root = await self.reader.root(base)
         refs = [root.pages[fold.page] for fold in plan.folds if fold.page is not None]
-        tables = iter(await self._reader.pages(refs))
+        tables = iter(await self.reader.pages(refs))
         old_rows: list[Sequence[tuple[str, Entry]]] = [
             list(next(tables)) if fold.page is not None else [] for fold in plan.folds
         ]
