@@ -107,8 +107,8 @@ def as_queries(queries: npt.ArrayLike, width: int) -> tuple[npt.NDArray[np.float
         )
     with np.errstate(over="ignore") if given.dtype == np.longdouble else nullcontext():
         batch = np.array(given.reshape(-1, width), dtype=np.float64)
-    # one product is faster; squares of finite numbers may overflow, but such numbers are rare
-    if not math.isfinite(np.vdot(batch, batch)) and not np.isfinite(batch).all():
+    # one sum is faster; squares of finite numbers may overflow, but such numbers are rare. By einsum, for BLAS wakes threads
+    if not math.isfinite(np.einsum("ij,ij->", batch, batch)) and not np.isfinite(batch).all():
         wrong = np.flatnonzero(~np.isfinite(batch).all(axis=1))
         raise SearchError(
             f"{wrong.size} of {len(batch)} queries hold NaN or infinity, the first is query {wrong[0]}: nothing is near "
