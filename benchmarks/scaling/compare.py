@@ -6,7 +6,7 @@ Each operation that was counted is named with what the model has for it, so that
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
-from benchmarks.scaling import chunks, model
+from benchmarks.scaling import chunks, dropping, model
 from benchmarks.scaling.model_index import Index
 from benchmarks.scaling.work import Work
 
@@ -70,6 +70,15 @@ def of_chunks(found: Mapping[str, Any]) -> Iterator[Pair]:
 def of_verify(found: Mapping[str, Any]) -> Iterator[Pair]:
     store = model.Store(chunks=found["chunks"])
     yield from of_work("verify", store.verify(versions=3), found["verify"], rounds=False)
+
+
+def of_dropping(found: Mapping[str, Any]) -> Iterator[Pair]:
+    yield Pair(
+        f"{found['commits']:,} commits",
+        "left",
+        dropping.kept(found["rate"], int(found["commits"])),
+        found["left"],
+    )
 
 
 def index_of(found: Mapping[str, Any]) -> Index:

@@ -213,16 +213,13 @@ class Index:
         """Return about the most memory that a build takes."""
         size = self.rows * self.row_bytes
         sample = self.sample_rows * self.row_bytes
-        if size <= self.memory_bytes // 2:
-            rows = 2 * size + min(size, sample)
-        else:
-            rows = 2 * sample  # parts, and all of them together
+        held = size if size <= self.memory_bytes // 2 else 0
+        # parts, and all of them together; of rows that are held the sample besides
+        rows = 2 * held + min(size, sample) if held else 2 * sample
         blocks = _BLOCKS * min(BLOCK_BYTES, self.memory_bytes // 8, size)
         numbers = self.rows * 16 + self.entries * (4 + 8 + _TEMPORARY_BYTES)
         return (
-            _LIBRARIES_BYTES
-            + max(rows + blocks, (size if size <= self.memory_bytes // 2 else 0) + blocks + numbers)
-            + 3 * 4 * self.lists * self.width
+            _LIBRARIES_BYTES + max(rows + blocks, held + blocks + numbers) + 3 * 4 * self.lists * self.width
         )
 
     @property

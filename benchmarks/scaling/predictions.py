@@ -11,6 +11,7 @@ from benchmarks.scaling.compare import index_of
 from benchmarks.scaling.model import Store
 from benchmarks.scaling.model_index import Index
 from benchmarks.scaling.work import Work
+from zarrvec.engine.pruning import KEEP_NEWEST, KEEP_SECONDS, LOOK_AT
 from zarrvec.format.commit import ROOT_INLINE_BYTES
 from zarrvec.format.envelope import MAX_RAW_BYTES
 from zarrvec.search.groups import ROOT_BYTES
@@ -193,6 +194,15 @@ def _store_limits(results: Mapping[str, Any]) -> Iterator[str]:
                 else f"{found['decode_seconds']:.1f} s to decode, at every cold open."
             )
         )
+    fastest = (KEEP_NEWEST + LOOK_AT) / KEEP_SECONDS
+    left = [
+        f"{found['left']:,} of {found['commits']:,} at {found['rate']:g} a second"
+        for found in results.get("dropping", {}).values()
+    ]
+    yield (
+        f"- **Automatic commits are not dropped where more than {fastest:.2f} come in a second**: who looks, looks at the {LOOK_AT} behind the newest {KEEP_NEWEST}, none of which is 10 minutes old, and never again at older ones. "
+        f"Section 5 has all of them dropped. Left by the engine's pruner: {', '.join(left) or 'not counted'}. Each look lists the whole branch, a LIST for 1,000 commits."
+    )
     large = Store(chunks=10**9).verify()
     yield (
         f"- **verify lists all packs of a prefix for each pack**: at 10^9 chunks {amount(large.lists)} LISTs, each of {10**9 / 3_000 / 256:,.0f} objects, {amount(10**9 / 3_000 * 10**9 / 3_000 / 256 * model.LISTED_BYTES)}B of XML; it grows as the square "

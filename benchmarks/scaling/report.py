@@ -42,6 +42,12 @@ def markdown(results: Mapping[str, Any]) -> str:
             {name: list(compare.of_verify(found)) for name, found in results.get("verify", {}).items()}
         ),
         "",
+        "### Commits that a branch keeps, by commits a second",
+        "",
+        *_compared(
+            {name: list(compare.of_dropping(found)) for name, found in results.get("dropping", {}).items()}
+        ),
+        "",
         "## Indexes: model and counts",
         "",
         'Real builds by `build_index(metric="cosine")` of synthetic rows near a surface of 8 dimensions, in chunks of 1 MiB; `minilm` is 26,000 of',
@@ -66,7 +72,7 @@ def markdown(results: Mapping[str, Any]) -> str:
 
 
 def _runs(results: Mapping[str, Any]) -> Iterator[str]:
-    for part in ("chunks", "verify", "roots", "vectors"):
+    for part in ("chunks", "verify", "roots", "dropping", "vectors"):
         for found in results.get(part, {}).values():
             yield f"- `{found['command']}`, {found['date']}, {found['all_seconds']:.0f} s"
     some = [found for part in results.values() for found in part.values()]
