@@ -39,7 +39,7 @@ class _Branch:
             for number in sorted(self.times, reverse=True)
         ]
 
-    async def read(self, number: int) -> Any:
+    async def read(self, _: int) -> Any:
         self.gets += 1
         return SimpleNamespace(automatic=True)
 
