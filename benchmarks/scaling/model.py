@@ -37,8 +37,8 @@ from zarrvec.layout.fold import DELTA_BYTES, DELTA_LIMIT_BYTES, entry_bytes
 from zarrvec.layout.packing import PACK_BYTES
 from zarrvec.types import PACK_ID_BYTES, Entry
 
-LISTED_BYTES = 350
-"""Of XML that a listing has for each object, about."""
+LISTED_BYTES = 250
+"""Of XML that a listing has for each object: measured. On AWS it is rather more."""
 LISTED_AT_ONCE = 1_000
 PREFIXES = 256
 """That packs are spread over."""
@@ -98,8 +98,11 @@ class Store:
         """Return the bytes of a commit with nothing but metadata documents in its delta."""
         return commit_bytes({}, self.root_bytes if self.root_is_inline else 0, 1) + DOCUMENT_BYTES
 
-    def open_and_read(self) -> Work:
-        """Open the store in a process that holds nothing, and read a chunk that a page tells of."""
+    def open_and_read(self, versions: int = 1) -> Work:
+        """Open the store in a process that holds nothing, and read a chunk that a page tells of.
+
+        The listing is asked for one name, and brings all that fit into one response.
+        """
         outside = not self.root_is_inline
         pieces = -(-self.root_bytes // READ_BYTES) if outside else 0
         size = (
@@ -109,7 +112,12 @@ class Store:
             + MEAN_LENGTH
             + CRC_BYTES
         )
-        return Work(lists=1, gets=3 + pieces, rounds=4 + outside, read_bytes=size + LISTED_BYTES)
+        return Work(
+            lists=1,
+            gets=3 + pieces,
+            rounds=4 + outside,
+            read_bytes=size + LISTED_BYTES * min(versions, LISTED_AT_ONCE),
+        )
 
     def read_adjacent(self, count: int) -> Work:
         """Read adjacent chunks of an open store, whose page is in memory."""
@@ -187,9 +195,12 @@ class Writer:
         return self.store.root_bytes + ROOT_GROWTH_BYTES * self.extra_packs
 
     def fill(self, count: int) -> None:
-        """Change single chunks all over the store, by one commit that is not counted."""
+        """Go on in another process, which changes single chunks all over the store, by one commit that is not counted."""
+        self._cache.clear()
         for number in self.random.choice(self.store.chunks, size=count, replace=False).tolist():
             self._delta[number] = Entry(self.number, length_of(number), secrets.token_bytes(PACK_ID_BYTES), 8)
+        self._fold(count * self._key_bytes)
+        self._cache.clear()
 
     def write(self, first: int, count: int) -> Work:
         """Commit adjacent chunks, each longer than what a page would hold, all together longer than a tiny commit."""
@@ -276,50 +287,41 @@ class Written:
     metadata_bytes: float
     """Besides the values."""
     commit_bytes: float
-    """Of these, the object of the commit, those before the mean included."""
+    """Of these, the object of the commit."""
     folds: float
     """Pages that a commit writes again."""
     garbage_bytes: float
     """What it leaves behind, values that it replaced included."""
-    rewritten: int
-    """Different pages that were written again by all."""
-    extra_packs: int
-    """Packs that these refer to since."""
 
 
-def bursts(store: Store, commits: int, burst: int, *, warm_up: int = 0) -> Written:
+def bursts(writer: Writer, commits: int, burst: int) -> Written:
     """Write adjacent chunks somewhere, again and again."""
-    writer = store.writer()
-    starts = writer.random.integers(max(1, store.chunks - burst), size=warm_up + commits).tolist()
-    return _played(writer, [(start, burst) for start in starts], warm_up)
+    chunks = writer.store.chunks
+    starts = writer.random.integers(max(1, chunks - burst), size=commits).tolist()
+    return _played(writer, [(start, burst) for start in starts])
 
 
-def singles(store: Store, commits: int, before: int, *, warm_up: int = 0) -> Written:
-    """Write one chunk somewhere, again and again, when so many single ones were changed before."""
-    writer = store.writer()
-    writer.fill(min(before, store.chunks))
-    numbers = writer.random.integers(store.chunks, size=warm_up + commits).tolist()
-    return _played(writer, [(number, 1) for number in numbers], warm_up)
+def singles(writer: Writer, commits: int) -> Written:
+    """Write one chunk somewhere, again and again."""
+    numbers = writer.random.integers(writer.store.chunks, size=commits).tolist()
+    return _played(writer, [(number, 1) for number in numbers])
 
 
-def _played(writer: Writer, places: list[tuple[int, int]], warm_up: int) -> Written:
+def _played(writer: Writer, places: list[tuple[int, int]]) -> Written:
     total = Work()
-    metadata, folds, garbage = 0.0, 0, 0.0
-    for position, place in enumerate(places):
-        work = writer.write(*place)
-        if position == warm_up - 1:
-            metadata, folds, garbage = writer.metadata_bytes, writer.folds, writer.garbage_bytes
-        if position >= warm_up:
-            total += work
-    commits = len(places) - warm_up
+    before = (writer.metadata_bytes, writer.folds, writer.garbage_bytes, writer.commit_bytes)
+    for place in places:
+        total += writer.write(*place)
+    after = (writer.metadata_bytes, writer.folds, writer.garbage_bytes, writer.commit_bytes)
+    metadata, folds, garbage, commit = (
+        (new - old) / len(places) for new, old in zip(after, before, strict=True)
+    )
     return Written(
-        work=total * (1 / commits),
-        metadata_bytes=(writer.metadata_bytes - metadata) / commits,
-        commit_bytes=writer.commit_bytes / len(places),
-        folds=(writer.folds - folds) / commits,
-        garbage_bytes=(writer.garbage_bytes - garbage) / commits,
-        rewritten=len(writer.rewritten),
-        extra_packs=writer.extra_packs,
+        work=total * (1 / len(places)),
+        metadata_bytes=metadata,
+        commit_bytes=commit,
+        folds=folds,
+        garbage_bytes=garbage,
     )
 
 

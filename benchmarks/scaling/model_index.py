@@ -22,11 +22,12 @@ from zarrvec.search.extending import PENDING_BYTES
 from zarrvec.search.groups import ALWAYS, GROUPS, are_grouped
 from zarrvec.search.index import WHOLE_BYTES
 from zarrvec.search.records import LIST_HEAD, SHARED_HEAD, Layout
+from zarrvec.search.sources import GAP_BYTES
 
-RUNS = 0.6
+RUNS = 0.55
 """Ranges that are read for each list, since near lists lie side by side: measured."""
-GAP_BYTES = 25_000
-"""Bytes between lists that are read over with each list that needs no range of its own: measured."""
+GAP_LISTS = 1.3
+"""Lists that are read over with each one that needs no range of its own, as far as gaps allow: measured."""
 SEEN = 2.0
 """Lists that a search looks at for each one that it probes, if they are in groups: a build chooses it, of 1 to 64."""
 _KEY_BYTES = 46 + 24
@@ -55,6 +56,8 @@ class Index:
     """Lists, if it was told."""
     memory_bytes: int = BUILD_MEMORY_BYTES
     second_share: float = SECOND_SHARE
+    written_rows: int = 100_000
+    """Rows that one commit wrote into the array, so that its packs hold no more."""
 
     @property
     def row_bytes(self) -> int:
@@ -147,7 +150,8 @@ class Index:
         if self.is_read_whole:
             nprobe = min(nprobe, self.lists)
         gets = max(1.0, RUNS * nprobe)
-        size = nprobe * self.list_bytes + max(0.0, nprobe - gets) * GAP_BYTES
+        gap = min(GAP_LISTS * self.list_bytes, GAP_BYTES / 2)
+        size = nprobe * self.list_bytes + max(0.0, nprobe - gets) * gap
         return Work(gets=gets, rounds=max(1.0, gets / CONCURRENCY), read_bytes=size)
 
     def search_cold(self, nprobe: float, seen: float = SEEN, *, in_pages: bool | None = None) -> Work:
@@ -170,7 +174,8 @@ class Index:
             groups = max(1.0, looked_at * self.groups / self.lists)
             size = groups * self.table_bytes / self.groups
             reads = max(1.0, RUNS * groups)
-            work += Work(gets=reads, rounds=1, read_bytes=size + (groups - reads) * GAP_BYTES)
+            gap = min(GAP_LISTS * size / groups, GAP_BYTES / 2)
+            work += Work(gets=reads, rounds=1, read_bytes=size + (groups - reads) * gap)
         return work + self.search_warm(nprobe)
 
     # -- changing -------------------------------------------------------------------------------------------------
@@ -199,7 +204,11 @@ class Index:
         size = self.rows * self.row_bytes
         passes = 1 if size <= self.memory_bytes // 2 else 2
         block = min(BLOCK_BYTES, self.memory_bytes // 8)
-        reads = max(1, size / min(block, PACK_BYTES)) * max(1, min(block, PACK_BYTES) / READ_BYTES)
+        piece = min(self.written_rows, self.rows) * self.row_bytes
+        full, rest = divmod(piece, PACK_BYTES)
+        reads = -(-self.rows // self.written_rows) * (
+            full * -(-PACK_BYTES // READ_BYTES) + -(-rest // READ_BYTES)
+        )
         written = self.entries_bytes + self.table_bytes + self.coverage_bytes + _HEAD_BYTES
         puts = 1 + -(-written // PACK_BYTES)
         rounds = passes * max(1, size / block) + puts / 2

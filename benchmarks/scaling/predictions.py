@@ -31,13 +31,15 @@ def of_chunks() -> Iterator[str]:
         "read 200 adjacent chunks, warm",
         {n: store.read_adjacent(chunks.BURST) for n, store in stores.items()},
     )
-    many = {n: model.bursts(store, COMMITS, chunks.BURST, warm_up=WARM_UP) for n, store in stores.items()}
+    many, single = {}, {}
+    for n, store in stores.items():
+        writer = store.writer()
+        model.bursts(writer, WARM_UP, chunks.BURST)
+        many[n] = model.bursts(writer, COMMITS, chunks.BURST)
+        single[n] = lasting_singles(store)
     yield f"Of commits, means of {COMMITS:,} after {WARM_UP}, with what dropping old ones costs in the background."
     yield ""
     yield from _table("write 200 adjacent chunks", {n: _lasting(one) for n, one in many.items()}, many)
-    single = {
-        n: model.singles(store, COMMITS, chunks.prefilled(n), warm_up=WARM_UP) for n, store in stores.items()
-    }
     yield from _table("write one chunk somewhere", {n: _lasting(one) for n, one in single.items()}, single)
     yield from _table(
         "list all keys, pages side by side", {n: store.list_all() for n, store in stores.items()}
@@ -47,6 +49,14 @@ def of_chunks() -> Iterator[str]:
         {n: s.list_all_scattered() for n, s in stores.items()},
     )
     yield from _table("verify", {n: store.verify() for n, store in stores.items()}, each=True)
+
+
+def lasting_singles(store: Store) -> model.Written:
+    """Return the means of commits of one chunk when many were made before."""
+    writer = store.writer()
+    writer.fill(chunks.prefilled(store.chunks))
+    model.singles(writer, WARM_UP)
+    return model.singles(writer, COMMITS)
 
 
 def _lasting(written: model.Written) -> Work:
@@ -177,7 +187,7 @@ def _store_limits(results: Mapping[str, Any]) -> Iterator[str]:
     )
     yield (
         f"- **Requests of such a commit, budget 2 at 10^6**: a fold reads the page if it is not among the {million.writer()._cached} that a process keeps (64 MiB with their keys, 160 bytes each), so a GET and a "
-        f"round more for {model.singles(million, COMMITS, chunks.prefilled(10**6), warm_up=WARM_UP).work.gets:.0%} of scattered commits at 10^6. Besides, a commit is read again before it is dropped: a GET each, in the background."
+        f"round more for {lasting_singles(million).work.gets:.0%} of scattered commits at 10^6. Besides, a commit is read again before it is dropped: a GET each, in the background."
     )
     yield (
         f"- **A root has at most {MAX_RAW_BYTES >> 20} MiB before compression, and who writes does not look.** A store reaches that at some {model.most_packs():,} packs, whatever is in them: 2 million commits that each wrote a "
@@ -202,6 +212,10 @@ def _store_limits(results: Mapping[str, Any]) -> Iterator[str]:
     yield (
         f"- **Automatic commits are not dropped where more than {fastest:.2f} come in a second**: who looks, looks at the {LOOK_AT} behind the newest {KEEP_NEWEST}, none of which is 10 minutes old, and never again at older ones. "
         f"Section 5 has all of them dropped. Left by the engine's pruner: {', '.join(left) or 'not counted'}. Each look lists the whole branch, a LIST for 1,000 commits."
+    )
+    yield (
+        f"- **Opening lists one key, but the response has up to {model.LISTED_AT_ONCE:,}**: obstore has no way to ask for fewer. A branch of so many commits, of transactions say, makes each cold open "
+        f"{amount(model.LISTED_AT_ONCE * model.LISTED_BYTES)}B longer. The request is one, as budgeted."
     )
     large = Store(chunks=10**9).verify()
     yield (
@@ -256,7 +270,7 @@ def _index_limits(results: Mapping[str, Any]) -> Iterator[str]:
     }
     yield (
         f"- **A build keeps numbers of each row in memory whatever `memory_bytes` says**: 16 bytes a row and 12 an entry, and 8 more while they are sorted. By the model {amount(large[384].build_memory_bytes)}B at "
-        f"10^9 x 384, more than 16 GB above {_by_width(memory)} rows; and a temporary file of {amount(large[384].temporary_bytes)}B. It can't be cut into parts for several machines."
+        f"10^9 x 384, more than 16 GB above {_by_width(memory)} rows; and a temporary file of {amount(large[384].temporary_bytes)}B."
     )
     grouped = {d: _least(lambda n, d=d: bool(Index(rows=n, width=d).groups)) for d in WIDTHS}
     pages = {d: _least(lambda n, d=d: Index(rows=n, width=d).is_in_pages) for d in WIDTHS}

@@ -18,7 +18,7 @@ def markdown(results: Mapping[str, Any]) -> str:
         "",
         "Written by `benchmarks.scaling.run`; what it does is told in its docstring. The model (`model.py`, `model_index.py`) is made of the",
         "formats' tables and the code's constants, and knows nothing of what was counted, but for two numbers of where lists lie (`RUNS`,",
-        "`GAP_BYTES`), how many lists a search probes, and constants of a few bytes for rows of a page and of a root. Counts are those of a proxy before a real S3 server",
+        "`GAP_LISTS`), how many lists a search probes, and constants of a few bytes for rows of a page and of a root. Counts are those of a proxy before a real S3 server",
         "(SeaweedFS). A round is a wait: requests that overlap are one.",
         "",
         *_runs(results),
@@ -109,7 +109,7 @@ def _cell(pair: Pair | None) -> str:
     if pair is None:
         return ""
     told: Callable[[float], str] = amount if pair.figure not in ("requests", "rounds") else _few
-    return f"{told(pair.model)} / {told(pair.counted)} ({pair.error:+.0%})"
+    return f"{told(pair.model)} / {told(pair.counted)} ({round(100 * pair.error) or 0:+d} %)"
 
 
 def _few(number: float) -> str:

@@ -131,11 +131,13 @@ def root_raw_bytes(pages: int, packs: int, usages: int, key_bytes: float) -> flo
 
 def commit_bytes(entries: dict[str, Entry], inline_root: int, number: int) -> int:
     """Return the bytes of a commit with a delta; a root that stands in it does not become shorter."""
-    used = {entry.pack for entry in entries.values() if entry.pack}
+    used: dict[bytes, int] = {}
+    for entry in entries.values():
+        used[entry.pack] = used.get(entry.pack, 0) + entry.length
     commit = Commit(
         number=number, write_id=secrets.token_bytes(WRITE_ID_BYTES), parent=secrets.token_bytes(WRITE_ID_BYTES),
         time_us=1_790_000_000_000_000, author="somebody", message="", automatic=True, root=secrets.token_bytes(inline_root),
         root_at=None, root_number=number, delta=encode_table(Delta(entries).sorted_rows()), clears=[],
-        packs=[PackRef(pack, 5_500) for pack in used], writer="zarrvec 0.1.0",
+        packs=[PackRef(*pack) for pack in used.items()], writer="zarrvec 0.1.0",
     )  # fmt: skip
     return len(encode_commit(commit))
