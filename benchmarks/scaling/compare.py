@@ -109,7 +109,7 @@ def of_vectors(found: Mapping[str, Any]) -> Iterator[Pair]:
         yield Pair("build", "temporary", index.temporary_bytes, build["temporary_bytes"])
     seen = told["seen"] or 1.0
     yield from of_work("search, cold", index.search_cold(found["nprobe"], seen), found["cold"])
-    yield from of_work("search, warm", index.search_warm(found["nprobe"]), found["warm"])
+    yield from of_work("search, warm", index.search_warm(found["nprobe"], seen), found["warm"])
     if "cold_in_pages" in found:
         in_pages = index.search_cold(found["nprobe"], seen, in_pages=True)
         yield from of_work("search, cold, keys in pages", in_pages, found["cold_in_pages"])

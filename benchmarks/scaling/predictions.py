@@ -204,6 +204,11 @@ def _store_limits(results: Mapping[str, Any]) -> Iterator[str]:
                 else f"{found['decode_seconds']:.1f} s to decode, at every cold open."
             )
         )
+    for found in results.get("packs", {}).values():
+        outcome = (
+            "a chunk is found" if found["is_found"] else f"no chunk can be read any more: {found['problem']}"
+        )
+        yield f"  - a store in memory of {found['packs']:,} packs: commit {found['commit']} succeeded; opened anew, {outcome}"
     fastest = (KEEP_NEWEST + LOOK_AT) / KEEP_SECONDS
     left = [
         f"{found['left']:,} of {found['commits']:,} at {found['rate']:g} a second"
@@ -287,6 +292,14 @@ def _index_limits(results: Mapping[str, Any]) -> Iterator[str]:
     yield (
         f"- **A cold search, budget 2 rounds up to 10^6 vectors and 3 above, takes one more as soon as the keys of the index stand in pages**: by the commit of the build itself above {_by_width(pages)} rows, else after any commits "
         f"that fold them. Lists are in groups above {_by_width(grouped)} rows. Counted with keys in pages: {', '.join(small) or 'nothing'}; in groups {', '.join(counted) or 'nothing'}."
+    )
+    warm = [
+        f"{name} {found['warm']['rounds']:.1f} rounds, {found['warm']['requests']:.1f} requests"
+        for name, found in results.get("vectors", {}).items()
+        if found["index"]["groups"]
+    ]
+    yield (
+        f"- **A later search, budget 1 round, takes 2 where lists are in groups**, as long as it meets groups that nobody has looked at (decision 0007). Counted, the mean of 20: {', '.join(warm) or 'nothing'}."
     )
     yield (
         f"- **An append needs all centroids**: {amount(Index(rows=10**8, width=384).table_bytes)}B at 10^8 x 384, which don't fit into the cache of roots (512 MiB, decoded), so every append reads them again."

@@ -17,8 +17,8 @@ def markdown(results: Mapping[str, Any]) -> str:
         "# How requests, bytes and rounds grow: a model, and what was counted",
         "",
         "Written by `benchmarks.scaling.run`; what it does is told in its docstring. The model (`model.py`, `model_index.py`) is made of the",
-        "formats' tables and the code's constants, and knows nothing of what was counted, but for two numbers of where lists lie (`RUNS`,",
-        "`GAP_LISTS`), how many lists a search probes, and constants of a few bytes for rows of a page and of a root. Counts are those of a proxy before a real S3 server",
+        "formats' tables and the code's constants, and knows nothing of what was counted, but for numbers of where lists lie (`RUNS`,",
+        "`RUNS_OF_GROUPS`, `GAP_LISTS`), how many lists a search probes, and constants of a few bytes for rows of a page and of a root. Counts are those of a proxy before a real S3 server",
         "(SeaweedFS). A round is a wait: requests that overlap are one.",
         "",
         *_runs(results),
@@ -72,7 +72,7 @@ def markdown(results: Mapping[str, Any]) -> str:
 
 
 def _runs(results: Mapping[str, Any]) -> Iterator[str]:
-    for part in ("chunks", "verify", "roots", "dropping", "vectors"):
+    for part in ("chunks", "verify", "roots", "packs", "dropping", "vectors"):
         for found in results.get(part, {}).values():
             yield f"- `{found['command']}`, {found['date']}, {found['all_seconds']:.0f} s"
     some = [found for part in results.values() for found in part.values()]

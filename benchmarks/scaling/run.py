@@ -3,13 +3,13 @@
 Run it from the root of a checkout, in an environment with zarrvec, ``.[s3,search]`` and the group ``test``::
 
     python -m benchmarks.scaling.run [--chunks 1e4 1e5 1e6 1e6:200 1e7] [--verify 1e4 1e5] [--roots 1e8 1e9 1e9:200]
-        [--dropping 0.1 0.4 0.5 1 10] [--vectors 1e4x64 1e5x64 1e6x64 minilm 2e5x768:11000 1e7x16]
+        [--packs 1.9e6 2.2e6] [--dropping 0.1 0.4 0.5 1 10] [--vectors 1e4x64 1e5x64 1e6x64 minilm 2e5x768:11000 1e7x16]
         [--results benchmarks/scaling/results.json]
 
 The operations are carried out on the S3 server of ``zarrvec.testing`` and counted by its proxy. ``1e6:200`` is a store of 10^6
 chunks of which each pack holds 200, not 3,000; ``2e5x768:11000`` an index of 2 x 10^5 vectors of 768 numbers in 11,000 lists, not in
 one for 100 rows; ``minilm`` is 26,000 of the shared data's real embeddings. ``--roots`` encodes and decodes the root of a store that
-no server holds; ``--dropping`` has the engine's pruner follow a writer of so many commits a second. What is counted replaces what the
+no server holds, ``--packs`` makes a store of so many packs in memory; ``--dropping`` has the engine's pruner follow a writer of so many commits a second. What is counted replaces what the
 file had of the same name; without names the report is written anew from the file. The model is `benchmarks.scaling.model` and
 `benchmarks.scaling.model_index`.
 """
@@ -25,7 +25,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks.scaling import chunks, dropping, report, typical, vectors
+from benchmarks.scaling import chunks, dropping, report, too_many_packs, typical, vectors
 from benchmarks.search.report import machine
 from zarrvec.errors import CorruptError
 from zarrvec.format.manifest import decode_root, encode_root
@@ -82,6 +82,12 @@ def count_roots(name: str, bucket: S3Bucket, proxy: S3Proxy) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def count_packs(name: str, bucket: S3Bucket, proxy: S3Proxy) -> dict[str, Any]:
+    """Make a store in memory of so many packs, and open it."""
+    del bucket, proxy
+    return too_many_packs.counted(int(float(name)))
+
+
 def count_dropping(name: str, bucket: S3Bucket, proxy: S3Proxy) -> dict[str, Any]:
     """Let a writer make so many commits a second; nothing of it is sent anywhere."""
     del bucket, proxy
@@ -106,6 +112,7 @@ PARTS: dict[str, Callable[[str, S3Bucket, S3Proxy], dict[str, Any]]] = {
     "chunks": count_chunks,
     "verify": count_verify,
     "roots": count_roots,
+    "packs": count_packs,
     "dropping": count_dropping,
     "vectors": count_vectors,
 }

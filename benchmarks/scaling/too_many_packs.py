@@ -1,15 +1,11 @@
 """What happens when the root of a store becomes longer than what is read?
 
-Run it from the root of a checkout, with a number of packs and some 4 GB of memory::
-
-    python -m benchmarks.scaling.too_many_packs 2200000
-
 It makes a store in memory whose chunks lie in so many packs, as as many commits would leave them, by one commit that folds all of
-it into pages; then it opens the store anew and looks for a chunk. Up to some 2 million packs that works.
+it into pages; then it opens the store anew and looks for a chunk. 2 million packs take some 4 GB of memory.
 """
 
 import secrets
-import sys
+from typing import Any
 
 import zarr
 
@@ -24,8 +20,8 @@ from zarrvec.types import PACK_ID_BYTES, Entry, PackRef
 URL = "zarrvec::memory://too-many-packs"
 
 
-def main() -> None:
-    count = int(sys.argv[1])
+def counted(count: int) -> dict[str, Any]:
+    """Return which commit succeeded, and what came of looking for a chunk then."""
     root = zarr.open_group(URL, mode="w")
     array = root.create_array("x", shape=(count, 6144), chunks=(1, 6144), dtype="u1")
     repository, _ = repository_of(array)
@@ -36,20 +32,15 @@ def main() -> None:
         entries = {f"x/c/{at}/0": Entry(0, 5_500, pack.pack, 8) for at, pack in enumerate(packs)}
         return (await engine.commit(Changes(delta=Delta(entries), packs=packs))).number
 
-    print(f"{count:,} packs: commit {run_sync(fill())} succeeded")
-
     async def look() -> bool:
-        engines._ENGINES.clear()
         engine = await repository.engine()
         view = await repository.view()
         return (await engine.reader.locate(view, [f"x/c/{count // 2}/0"]))[0] is not None
 
+    found: dict[str, Any] = {"packs": count, "commit": run_sync(fill()), "problem": ""}
     run_sync(engines.close_engines())
     try:
-        print("opened anew, a chunk is found:", run_sync(look()))
+        found["is_found"] = run_sync(look())
     except ZarrVecError as error:
-        print("opened anew:", type(error).__name__, error)
-
-
-if __name__ == "__main__":
-    main()
+        found |= {"is_found": False, "problem": f"{type(error).__name__}: {error}"}
+    return found
