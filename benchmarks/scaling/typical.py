@@ -22,7 +22,7 @@ _FRAME = 31
 """About what zstd takes besides, with the zeros behind them: 21 to 44."""
 _ROW_BYTES = 24
 _WORD = (1 << 64) - 1
-_SAMPLE_PAGES = 2_000
+_SAMPLE_PAGES = 20_000
 _PIECE_PAGES = 244
 """Pages that one commit wrote, one behind the other."""
 
@@ -116,7 +116,7 @@ def typical_root(count: int, per_pack: int, pages: int | None = None) -> Root:
 
 @cache
 def root_bytes(count: int, per_pack: int) -> int:
-    """Return the stored bytes of a root; of many pages, by those of the first 2,000."""
+    """Return the stored bytes of a root; of many pages, by those of the first 20,000."""
     pages = -(-count // page_entries(count))
     if pages <= _SAMPLE_PAGES:
         return len(encode_root(typical_root(count, per_pack)))
