@@ -225,7 +225,7 @@ class Index:
 
     @property
     def build_memory_bytes(self) -> float:
-        """Return about the most memory that a build takes."""
+        """Return about the most memory that a build in one process takes."""
         size = self.rows * self.row_bytes
         sample = self.sample_rows * self.row_bytes
         held = size if size <= self.memory_bytes // 2 else 0

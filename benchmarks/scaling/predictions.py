@@ -274,7 +274,7 @@ def _index_limits(results: Mapping[str, Any]) -> Iterator[str]:
         d: _least(lambda n, d=d: Index(rows=n, width=d).build_memory_bytes > MEMORY_BYTES) for d in WIDTHS
     }
     yield (
-        f"- **A build keeps numbers of each row in memory whatever `memory_bytes` says**: 16 bytes a row and 12 an entry, and 8 more while they are sorted. By the model {amount(large[384].build_memory_bytes)}B at "
+        f"- **A build in one process keeps numbers of each row in memory whatever `memory_bytes` says** (with a dask client, decision 0014, workers have parts of them): 16 bytes a row and 12 an entry, and 8 more while they are sorted. By the model {amount(large[384].build_memory_bytes)}B at "
         f"10^9 x 384, more than 16 GB above {_by_width(memory)} rows; and a temporary file of {amount(large[384].temporary_bytes)}B."
     )
     grouped = {d: _least(lambda n, d=d: bool(Index(rows=n, width=d).groups)) for d in WIDTHS}
