@@ -16,7 +16,7 @@ KEEP_NEWEST: Final = 64
 KEEP_SECONDS: Final = 600.0
 """Commits younger than this, by the storage's clock, stay."""
 LOOK_AT: Final = 4 * EVERY
-"""Commits behind the newest that are looked at; older ones were looked at before."""
+"""Commits behind the newest and young ones that are looked at; older ones were looked at before."""
 
 
 class Pruner:
@@ -43,8 +43,10 @@ class Pruner:
         if len(listed) <= KEEP_NEWEST:
             return []
         limit = max(info.modified for info in listed) - KEEP_SECONDS
+        behind = listed[KEEP_NEWEST:]
+        first = next((at for at, info in enumerate(behind) if info.modified <= limit), len(behind))
         old = []
-        for info in listed[KEEP_NEWEST : KEEP_NEWEST + LOOK_AT]:
+        for info in behind[first : first + LOOK_AT]:
             number = commit_number(info.path.rpartition("/")[2])
             if number is None or info.modified > limit or number in self._kept:
                 continue

@@ -13,7 +13,7 @@ import google_crc32c
 import numpy as np
 from numcodecs import zstd
 
-from zarrvec.errors import CorruptError, FormatVersionError
+from zarrvec.errors import CorruptError, FormatVersionError, StorageError
 
 MAGIC: Final = b"ZVEC"
 VERSION: Final = 1
@@ -21,6 +21,8 @@ FLAG_ZSTD: Final = 1
 HEADER: Final = struct.Struct("<4sBBHIII")
 MAX_RAW_BYTES: Final = 64 << 20
 """A structure that claims to be larger than this is refused before memory is taken."""
+MAX_ROOT_BYTES: Final = 512 << 20
+"""The same for a root, which grows with the packs of a store: about 30 bytes for each."""
 _CHECKED: Final = HEADER.size - 4
 _ZSTD_LEVEL: Final = 3
 _ZSTD_MAGIC: Final = b"\x28\xb5\x2f\xfd"
@@ -54,11 +56,22 @@ def crc32c(data: Any) -> int:
 def wrap(kind: Kind, payload: bytes) -> bytes:
     """Wrap a payload, compressed where that makes it shorter.
 
+    Raises
+    ------
+    StorageError
+        If nobody could read it again.
+
     Examples
     --------
     >>> unwrap(wrap(Kind.PAGE, b"payload"), Kind.PAGE, name="here")
     b'payload'
     """
+    if len(payload) > _limit(kind):
+        raise StorageError(
+            f"a {kind.name.lower()} of {len(payload)} bytes was to be written, the limit is {_limit(kind)}: the store has too many "
+            "packs, or a commit too many keys. Nothing of the commit landed. Write it in smaller commits, and with larger packs: "
+            "the option pack_bytes."
+        )
     stored, flags = payload, 0
     if len(payload) > _SMALL_BYTES:
         packed = bytes(zstd.compress(payload, _ZSTD_LEVEL))
@@ -118,8 +131,8 @@ def unwrap(data: bytes | memoryview, kind: Kind, *, name: str) -> bytes:
         raise CorruptError(
             f"{name}: holds structure {found_kind}, expected {kind.value} ({kind.name.lower()})."
         )
-    if raw_length > MAX_RAW_BYTES:
-        raise CorruptError(f"{name}: claims {raw_length} bytes, the limit is {MAX_RAW_BYTES}.")
+    if raw_length > _limit(kind):
+        raise CorruptError(f"{name}: claims {raw_length} bytes, the limit is {_limit(kind)}.")
     if not flags & FLAG_ZSTD:
         if raw_length != stored_length:
             raise CorruptError(f"{name}: not compressed, yet {stored_length} stored for {raw_length} bytes.")
@@ -130,6 +143,10 @@ def unwrap(data: bytes | memoryview, kind: Kind, *, name: str) -> bytes:
         return bytes(zstd.decompress(stored, bytearray(raw_length)))
     except (RuntimeError, ValueError) as error:
         raise CorruptError(f"{name}: its zstd frame can't be read ({error}).") from error
+
+
+def _limit(kind: Kind) -> int:
+    return MAX_ROOT_BYTES if kind is Kind.ROOT else MAX_RAW_BYTES
 
 
 def envelope_length(header: bytes | memoryview) -> int:

@@ -11,13 +11,13 @@ from typing import Final, TypeVar
 import msgspec
 
 from zarrvec.errors import CorruptError
-from zarrvec.format.envelope import HEADER, MAX_RAW_BYTES
+from zarrvec.format.envelope import HEADER, MAX_ROOT_BYTES
 from zarrvec.format.keys import MAX_KEY_BYTES, first_bad_key
 from zarrvec.types import PACK_ID_BYTES, Clear, PackRef
 
 OFFSET_LIMIT: Final = 1 << 62
 """Offsets, and sizes of packs, are below this."""
-STRUCTURE_LIMIT: Final = HEADER.size + MAX_RAW_BYTES + 1
+STRUCTURE_LIMIT: Final = HEADER.size + MAX_ROOT_BYTES + 1
 """Lengths of envelopes are below this."""
 TIME_LIMIT_US: Final = 253_402_300_800_000_000
 """Times are before the year 10000."""

@@ -46,6 +46,21 @@ async def test_old_automatic_commits_go_and_marked_ones_stay():
     assert len(numbers) == 66
 
 
+async def test_many_young_commits_hide_no_old_ones():
+    """Where more are made in ten minutes than are looked at."""
+    stored: dict[str, tuple[bytes, float]] = {}
+    engine = engine_on(MemoryObjects("memory://x", stored))
+    for number in range(1, 101):
+        await write(engine, "k", b"%d" % number)
+    await settled(engine)
+    for path, (data, modified) in list(stored.items()):
+        stored[path] = (data, modified - 10_000)
+    for number in range(101, 513):
+        await write(engine, "k", b"%d" % number)
+    await settled(engine)
+    assert await engine.heads.numbers() == list(range(512, 100, -1))
+
+
 async def test_a_writer_with_an_old_head_looks_before_it_commits(monkeypatch):
     objects = MemoryObjects("memory://x")
     idle, busy = engine_on(objects), engine_on(objects)
