@@ -28,7 +28,7 @@ from zarrvec.engine.pruning import EVERY
 from zarrvec.engine.reader import CONCURRENCY, PAGE_CACHE_BYTES
 from zarrvec.engine.verification import PAGES_AT_ONCE, READS_AT_ONCE, TAIL_BYTES
 from zarrvec.format.commit import ROOT_INLINE_BYTES
-from zarrvec.format.envelope import MAX_RAW_BYTES, Kind, wrap
+from zarrvec.format.envelope import MAX_ROOT_BYTES, Kind, wrap
 from zarrvec.format.manifest import PAGE_ENTRIES
 from zarrvec.format.pack import HEADER, TRAILER, Footer
 from zarrvec.format.table import CRC_BYTES, encode_table
@@ -84,13 +84,13 @@ class Store:
 
     @property
     def root_raw_bytes(self) -> float:
-        """Return the root's bytes before compression, of which there must not be more than `MAX_RAW_BYTES`."""
+        """Return the root's bytes before compression, of which there must not be more than `MAX_ROOT_BYTES`."""
         usages = self.pages + self.packs + self.singles  # a pack that two pages use counts twice
         return root_raw_bytes(self.pages, self.packs + self.singles, usages, 5.0)
 
     @property
     def is_readable(self) -> bool:
-        return self.root_raw_bytes <= MAX_RAW_BYTES
+        return self.root_raw_bytes <= MAX_ROOT_BYTES
 
     # -- reading --------------------------------------------------------------------------------------------------
 
@@ -334,4 +334,4 @@ def pruning(commit_size: float) -> Work:
 def most_packs() -> int:
     """Return with how many packs of one chunk each the root of a store can't be read any more, if pages are full."""
     each = PACK_ID_BYTES + 8 + 12 + (36 + 18) / PAGE_ENTRIES
-    return int(MAX_RAW_BYTES / each)
+    return int(MAX_ROOT_BYTES / each)

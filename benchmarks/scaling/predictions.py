@@ -13,7 +13,7 @@ from benchmarks.scaling.model_index import Index
 from benchmarks.scaling.work import Work
 from zarrvec.engine.pruning import KEEP_NEWEST, KEEP_SECONDS, LOOK_AT
 from zarrvec.format.commit import ROOT_INLINE_BYTES
-from zarrvec.format.envelope import MAX_RAW_BYTES
+from zarrvec.format.envelope import MAX_ROOT_BYTES
 from zarrvec.search.groups import ROOT_BYTES
 
 SIZES = tuple(10**power for power in range(4, 10))
@@ -190,9 +190,9 @@ def _store_limits(results: Mapping[str, Any]) -> Iterator[str]:
         f"round more for {lasting_singles(million).work.gets:.0%} of scattered commits at 10^6. Besides, a commit is read again before it is dropped: a GET each, in the background."
     )
     yield (
-        f"- **A root has at most {MAX_RAW_BYTES >> 20} MiB before compression, and who writes does not look.** A store reaches that at some {model.most_packs():,} packs, whatever is in them: 2 million commits that each wrote a "
+        f"- **A root has at most {MAX_ROOT_BYTES >> 20} MiB before compression; a commit that would make it longer fails, and lands nothing.** A store reaches that at some {model.most_packs():,} packs, whatever is in them, as after so many commits that each wrote a "
         f"pack. With 3,000 chunks in a pack 10^9 chunks take {amount(Store(chunks=10**9).root_raw_bytes)}B, with 200 {amount(Store(chunks=10**9, per_pack=200).root_raw_bytes)}B: too long above "
-        f"{_least(lambda n: not Store(chunks=n, per_pack=200).is_readable):,} chunks. The commit succeeds, and from then on nothing that stands in a page can be read."
+        f"{_least(lambda n: not Store(chunks=n, per_pack=200).is_readable):,} chunks."
     )
     for name, found in results.get("roots", {}).items():
         yield (
@@ -209,14 +209,13 @@ def _store_limits(results: Mapping[str, Any]) -> Iterator[str]:
             "a chunk is found" if found["is_found"] else f"no chunk can be read any more: {found['problem']}"
         )
         yield f"  - a store in memory of {found['packs']:,} packs: commit {found['commit']} succeeded; opened anew, {outcome}"
-    fastest = (KEEP_NEWEST + LOOK_AT) / KEEP_SECONDS
     left = [
         f"{found['left']:,} of {found['commits']:,} at {found['rate']:g} a second"
         for found in results.get("dropping", {}).values()
     ]
     yield (
-        f"- **Automatic commits are not dropped where more than {fastest:.2f} come in a second**: who looks, looks at the {LOOK_AT} behind the newest {KEEP_NEWEST}, none of which is 10 minutes old, and never again at older ones. "
-        f"Section 5 has all of them dropped. Left by the engine's pruner: {', '.join(left) or 'not counted'}. Each look lists the whole branch, a LIST for 1,000 commits."
+        f"- **Old automatic commits are dropped {LOOK_AT} at a look**, a look for 64 commits, so what a burst has left goes slowly. Left by the "
+        f"engine's pruner, those younger than {KEEP_SECONDS / 60:.0f} minutes and the newest {KEEP_NEWEST} among them: {', '.join(left) or 'not counted'}. Each look lists the whole branch, a LIST for 1,000 commits."
     )
     yield (
         f"- **Opening lists one key, but the response has up to {model.LISTED_AT_ONCE:,}**: obstore has no way to ask for fewer. A branch of so many commits, of transactions say, makes each cold open "
