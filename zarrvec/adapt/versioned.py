@@ -174,9 +174,8 @@ class Job:
         """Read blocks; yield each of them with what writes it."""
         if self.cluster is None:
             for block in left:
-                values = copying.read(
-                    block, tick
-                )  # before the step is open: reads would see what it stands on
+                # before the step is open: reads would see what it stands on
+                values = copying.read(block, tick)
                 yield block, partial(copying.write, block, values, into, tick)
             return
         if not left:

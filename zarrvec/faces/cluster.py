@@ -93,9 +93,8 @@ class Cluster:
         """
         from dask import config
 
-        with config.set(
-            {"distributed.admin.large-graph-warning-threshold": sys.maxsize}
-        ):  # centroids are large
+        # centroids are large
+        with config.set({"distributed.admin.large-graph-warning-threshold": sys.maxsize}):
             return self.submit(_same, value)
 
     def submit(self, function: Callable[..., T], *values: object) -> Any:
