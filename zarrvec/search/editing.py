@@ -20,6 +20,7 @@ from zarr.storage import StorePath
 from zarr.types import AnyArray
 
 from zarrvec.errors import CorruptError, ReadOnlyError, SearchError
+from zarrvec.faces.api import send_ahead
 from zarrvec.format.envelope import crc32c
 from zarrvec.search.below import PartsBelow
 from zarrvec.search.cache import ROOTS
@@ -227,6 +228,7 @@ class Editor:
         if deleted is not None:
             head = msgspec.structs.replace(head, deleted_ids=self._write_deleted(deleted))
         if self._parts is None:
+            send_ahead(self._snapshot.array)
             self.group.attrs[ATTRIBUTE] = head.encode()
             kept = head.parts | {COVERAGE} | ({QUERIES} if head.calibration.source == "queries" else set())
             self._drop({name for name in self._names() if _is_part(name)} - kept)

@@ -45,6 +45,8 @@ from zarrvec.search.units import Generations, stored_as
 Int64 = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
 
+_PLACED_ROWS: Final = 1024
+"""Rows that are put into lists at a time: what is made of them on the way takes memory that was used before."""
 PENDING_BYTES: Final = 1 << 20
 """Appended rows are compared exactly by each search until there are so many bytes of them; then they become a segment."""
 SEGMENTS_OF_A_SIZE: Final = 4
@@ -166,11 +168,13 @@ class _Listing:
         return True
 
     def _place(self, ids: Int64, new: npt.NDArray[Any]) -> bool:
-        rows, kept = indexed_rows(new, self._head.metric, self._origin)
-        if beyond_float32(new, kept).size:
-            return False  # they stay in no list, and all that come with them
-        self.squares += self._lister.place(ids[kept], rows, self.spool).squares
-        self.rows += len(rows)
+        for start in range(0, len(new), _PLACED_ROWS):
+            part = slice(start, start + _PLACED_ROWS)
+            rows, kept = indexed_rows(new[part], self._head.metric, self._origin)
+            if beyond_float32(new[part], kept).size:
+                return False  # they stay in no list, and all that come with them
+            self.squares += self._lister.place(ids[part][kept], rows, self.spool).squares
+            self.rows += len(rows)
         return True
 
 

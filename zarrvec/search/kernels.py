@@ -60,6 +60,10 @@ _PART_PRODUCTS: Final = 2_000_000_000
 the same lists again and again."""
 _EASY_BYTES: Final = 1 << 20
 """Centroids of so many bytes stay in the cache of a processor beside lists that are scanned; of more only high planes are read."""
+_PAGE_BYTES: Final = 2 << 20
+"""Of a large page. For allocations of two of them numpy asks the system for such."""
+_LINE_BYTES: Final = 64
+"""Of the cache of a processor."""
 
 Float32 = npt.NDArray[np.float32]
 Int64 = npt.NDArray[np.int64]
@@ -167,7 +171,20 @@ class Coarse(NamedTuple):
         for column, beyond in ((scales, 0), (squares, np.inf), (bias, np.inf), (lost, 0)):
             columns.append(np.full(-(-count // GLANCE) * GLANCE, beyond, dtype=np.float32))
             columns[-1][:count] = column
-        return cls(_plain(codes, np.int8), high, low, *columns)
+        parts = [_plain(codes, np.int8), high, low, *columns]
+        return cls(*(_in_large_pages(parts) if codes.nbytes > _EASY_BYTES else parts))
+
+
+def _in_large_pages(arrays: Sequence[npt.NDArray[Any]]) -> list[npt.NDArray[Any]]:
+    """Copy arrays to one piece of memory, so long that numpy asks for large pages: translations of many small ones are not kept."""
+    starts = np.cumsum([0, *(-(-array.nbytes // _LINE_BYTES) * _LINE_BYTES for array in arrays)])
+    memory = np.empty(-(-starts[-1] // _PAGE_BYTES) * _PAGE_BYTES + _PAGE_BYTES, dtype=np.uint8)
+    starts += -memory.ctypes.data % _PAGE_BYTES
+    copies = []
+    for start, array in zip(starts.tolist(), arrays, strict=False):
+        copies.append(memory[start : start + array.nbytes].view(array.dtype).reshape(array.shape))
+        copies[-1][...] = array
+    return copies
 
 
 def choose(

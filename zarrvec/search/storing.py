@@ -22,7 +22,7 @@ Int64 = npt.NDArray[np.int64]
 Checksums: TypeAlias = npt.NDArray[np.uint32]
 """(n, 2) uint32: CRC32C of each list up to the end of the high planes, and of its low planes."""
 ORIGIN: Final = "origin"
-_PIECE_ENTRIES: Final = 1 << 14
+_PIECE_ENTRIES: Final = 1 << 11
 
 
 class Lists(Protocol):
@@ -75,12 +75,12 @@ class SpooledLists:
 
 
 def runs_of_lists(counts: Int64) -> Iterator[slice]:
-    """Cut the entries of lists into large pieces of whole lists.
+    """Cut the entries of lists into pieces of whole lists.
 
     Examples
     --------
-    >>> list(runs_of_lists(np.array([10_000, 6_000, 1_000])))
-    [slice(0, 16000, None), slice(16000, 17000, None)]
+    >>> list(runs_of_lists(np.array([1_000, 600, 500])))
+    [slice(0, 1600, None), slice(1600, 2100, None)]
     """
     ends = np.cumsum(counts)
     first = 0
@@ -138,7 +138,6 @@ def write_lists(
         done = last
         if progress is not None:
             progress(done, len(counts))
-    writer.finish()
     return crcs
 
 
@@ -275,40 +274,32 @@ def write_whole(group: zarr.Group, name: str, values: npt.NDArray[Any]) -> None:
 
 
 class _Writer:
-    """Gathers bytes until a whole chunk (or shard) of an entries array can be written; bytes outside of some rows are left out."""
+    """Writes whole chunks (or shards) of an entries array, of bytes that come in any pieces; those outside of some rows are left out."""
 
     def __init__(self, array: AnyArray, start: int, rows: tuple[int, int]) -> None:
         self._array = array
         self._unit = (array.shards or array.chunks)[0]
         self._width = array.shape[1]
-        self._row, stop = rows
+        self._row, self._stop = rows
         self._skipped = (self._row - start) * self._width
         """Bytes that come before those that are written."""
-        self._left = (stop - self._row) * self._width
-        self._waiting: list[npt.NDArray[np.uint8]] = []
-        self._bytes = 0
+        self._gathered = np.empty(0, dtype=np.uint8)
+        """The bytes of a chunk, of which so many are there."""
+        self._size = 0
 
     def add(self, packed: npt.NDArray[np.uint8]) -> None:
         """Take the bytes of whole entries."""
-        kept = packed[self._skipped : self._skipped + self._left]
+        left = packed[self._skipped :]
         self._skipped -= min(self._skipped, packed.size)
-        self._left -= kept.size
-        self._waiting.append(kept)
-        self._bytes += kept.size
-        unit_bytes = self._unit * self._width
-        if self._bytes >= unit_bytes:
-            self._write(self._bytes // unit_bytes * self._unit)
-
-    def finish(self) -> None:
-        """Write what is left."""
-        self._write(self._bytes // self._width)
-
-    def _write(self, rows: int) -> None:
-        if not rows:
-            return
-        together = np.concatenate(self._waiting)
-        written = rows * self._width
-        self._array[self._row : self._row + rows] = together[:written].reshape(rows, self._width)
-        self._row += rows
-        self._waiting = [together[written:]]
-        self._bytes = self._waiting[0].size
+        while left.size and self._row < self._stop:
+            if not self._size:
+                end = min((self._row // self._unit + 1) * self._unit, self._stop)
+                self._gathered = np.empty((end - self._row) * self._width, dtype=np.uint8)
+            part = left[: self._gathered.size - self._size]
+            left = left[part.size :]
+            self._gathered[self._size : self._size + part.size] = part
+            self._size += part.size
+            if self._size == self._gathered.size:
+                rows = self._gathered.reshape(-1, self._width)
+                self._array[self._row : self._row + len(rows)] = rows
+                self._row, self._size = self._row + len(rows), 0
