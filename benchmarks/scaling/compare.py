@@ -110,7 +110,7 @@ def of_vectors(found: Mapping[str, Any]) -> Iterator[Pair]:
     seen = told["seen"] or 1.0
     yield from of_work("search, cold", index.search_cold(found["nprobe"], seen), found["cold"])
     yield from of_work("search, warm", index.search_warm(found["nprobe"], seen), found["warm"])
-    if "cold_in_pages" in found:
-        in_pages = index.search_cold(found["nprobe"], seen, in_pages=True)
-        yield from of_work("search, cold, keys in pages", in_pages, found["cold_in_pages"])
+    if "cold_folded" in found:
+        folded = index.search_cold(found["nprobe"], seen, folded=True)
+        yield from of_work("search, cold, after a fold", folded, found["cold_folded"])
     yield from of_work("append 5,000 rows", index.append(), found["append"])

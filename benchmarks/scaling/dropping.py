@@ -74,12 +74,7 @@ def counted(rate: float, commits: int) -> dict[str, float]:
 def kept(rate: float, commits: int) -> float:
     """Return how many are left by the model.
 
-    A commit is dropped when it is 10 minutes old, if it is among the 256 behind the newest 64 then, at one of the looks that come with
-    each 64th commit.
+    At each 64th commit all are dropped that are 10 minutes old and not among the newest 64, 256 at most.
     """
-    young = KEEP_SECONDS * rate
-    window = KEEP_NEWEST + LOOK_AT
-    # looks come with each 64th commit, so a commit is seen last when 256 to 319 newer ones are there
-    dropped = min(1.0, max(0.0, (window - young) / EVERY))
-    held = max(young, KEEP_NEWEST) + EVERY / 4
-    return min(commits, held * dropped + commits * (1 - dropped))
+    assert LOOK_AT > EVERY
+    return min(commits, max(KEEP_SECONDS * rate, KEEP_NEWEST) + commits % EVERY)

@@ -142,9 +142,9 @@ class Store:
         in_pack = values / self.packs
         waves = -(-self.pages // PAGES_AT_ONCE)
         value_reads = self.packs * -(-in_pack // READ_BYTES) + waves - 1
-        in_prefix = max(1.0, self.packs / PREFIXES)
-        listings = self.packs * -(-in_prefix // LISTED_AT_ONCE)
-        pack_bytes = in_prefix * LISTED_BYTES + HEADER.size + min(TAIL_BYTES, in_pack)
+        prefixes = PREFIXES * (1 - (1 - 1 / PREFIXES) ** self.packs)
+        listings = prefixes * -(-self.packs / prefixes // LISTED_AT_ONCE)
+        pack_bytes = LISTED_BYTES + HEADER.size + min(TAIL_BYTES, in_pack)
         page_reads = waves * -(-PAGES_AT_ONCE * self.page_bytes // READ_BYTES)
         gets = versions + 1 + 2 * self.packs + page_reads + value_reads + (not self.root_is_inline)
         size = (

@@ -12,7 +12,7 @@ from benchmarks.scaling.vectors import APPENDED, CHUNK_BYTES
 from benchmarks.scaling.work import Work
 from zarrvec.engine.reader import CONCURRENCY
 from zarrvec.layout.coalesce import READ_BYTES
-from zarrvec.layout.fold import DELTA_BYTES, INLINE_BYTES
+from zarrvec.layout.fold import DELTA_BYTES, INDEX_BYTES, INLINE_BYTES
 from zarrvec.layout.packing import PACK_BYTES
 from zarrvec.search.build import BLOCK_BYTES, BUILD_MEMORY_BYTES, LEAST_SAMPLE, LIST_ROWS, SAMPLE_ROWS
 from zarrvec.search.cache import DEFAULT_CACHE_BYTES
@@ -32,8 +32,10 @@ RUNS_OF_GROUPS = 0.37
 """Ranges of rows of the table of lists that are read for each group: measured."""
 SEEN = 6.0
 """Lists that a search looks at for each one that it probes, if they are in groups: a build chooses it, of 1 to 64; measured."""
-_KEY_BYTES = 46 + 24
+KEY_BYTES = 46 + 24
 """By which a chunk of the index counts in a delta: its key, with the name of the segment, and the rest."""
+TABLES = 3
+"""Keys of an index that are not of entries: of its lists, its coverage, its origin."""
 _UNIT_BYTES = 11 + 24
 """The same of a chunk of the array."""
 _PAGE_BYTES = 1_500
@@ -137,8 +139,8 @@ class Index:
 
     @property
     def is_in_pages(self) -> bool:
-        """Return whether the commit of the build folds its own keys into pages, as sooner or later others do."""
-        return self.chunks * _KEY_BYTES > DELTA_BYTES
+        """Return whether the keys of its entries are so many that they don't stay in the commit."""
+        return self.chunks * KEY_BYTES > INDEX_BYTES
 
     @property
     def resident_bytes(self) -> int:
@@ -167,19 +169,18 @@ class Index:
         size = nprobe * self.list_bytes + max(0.0, nprobe - gets) * gap
         return Work(gets=gets, rounds=max(1.0, gets / CONCURRENCY), read_bytes=size)
 
-    def search_cold(self, nprobe: float, seen: float = SEEN, *, in_pages: bool | None = None) -> Work:
+    def search_cold(self, nprobe: float, seen: float = SEEN, *, folded: bool = False) -> Work:
         """Search when the array is open and nothing of the index is in memory.
 
-        Pages of the manifest that tell of the array's chunks are read for their generations, beside the root of the index; before it
-        if they tell of the index as well.
+        Pages of the manifest that tell of the array's chunks, by now or as soon as others have folded them, are read for
+        their generations, beside the root of the index; with those that tell of its entries.
         """
         work = Work(gets=_reads(self.root_bytes), rounds=1, read_bytes=self.root_bytes)
         if self.coverage_bytes > INLINE_BYTES:
             work += Work(gets=_reads(self.coverage_bytes) - 1, read_bytes=self.coverage_bytes)
-        in_pages = self.is_in_pages if in_pages is None else in_pages
-        if in_pages or self.units * _UNIT_BYTES > DELTA_BYTES:
+        if folded or self.is_in_pages or self.units * _UNIT_BYTES > DELTA_BYTES:
             size = _PAGE_BYTES + self.units * _PAGE_BYTES_A_UNIT
-            work += Work(gets=_reads(size), rounds=in_pages, read_bytes=size)
+            work += Work(gets=_reads(size), read_bytes=size)
         if self.is_read_whole:
             return work + Work(gets=_reads(self.entries_bytes) - 1, read_bytes=self.entries_bytes)
         return work + self.search_warm(nprobe, seen)

@@ -9,11 +9,12 @@ import numpy as np
 from benchmarks.scaling import chunks, model
 from benchmarks.scaling.compare import index_of
 from benchmarks.scaling.model import Store
-from benchmarks.scaling.model_index import Index
+from benchmarks.scaling.model_index import KEY_BYTES, TABLES, Index
 from benchmarks.scaling.work import Work
 from zarrvec.engine.pruning import KEEP_NEWEST, KEEP_SECONDS, LOOK_AT
 from zarrvec.format.commit import ROOT_INLINE_BYTES
 from zarrvec.format.envelope import MAX_ROOT_BYTES
+from zarrvec.layout.fold import INDEX_BYTES
 from zarrvec.search.groups import ROOT_BYTES
 
 SIZES = tuple(10**power for power in range(4, 10))
@@ -223,8 +224,7 @@ def _store_limits(results: Mapping[str, Any]) -> Iterator[str]:
     )
     large = Store(chunks=10**9).verify()
     yield (
-        f"- **verify lists all packs of a prefix for each pack**: at 10^9 chunks {amount(large.lists)} LISTs, each of {10**9 / 3_000 / 256:,.0f} objects, {amount(10**9 / 3_000 * 10**9 / 3_000 / 256 * model.LISTED_BYTES)}B of XML; it grows as the square "
-        f"of the packs. One LIST of a prefix would do for all of it. The model has ${large.dollars:.2f} and {amount(large.seconds)} s, of which bytes are most."
+        f"- **verify reads all that a version reaches**: at 10^9 chunks {amount(large.requests)} requests and {amount(large.read_bytes)}B, by the model ${large.dollars:.2f} and {amount(large.seconds)} s, of one process."
     )
     yield (
         f"- **Listing all keys** waits for {model._PAGES_AT_ONCE} pages at a time: {Store(chunks=10**9).list_all().rounds:,.0f} rounds at 10^9. A folder is listed from the root alone."
@@ -277,20 +277,10 @@ def _index_limits(results: Mapping[str, Any]) -> Iterator[str]:
         f"10^9 x 384, more than 16 GB above {_by_width(memory)} rows; and a temporary file of {amount(large[384].temporary_bytes)}B."
     )
     grouped = {d: _least(lambda n, d=d: bool(Index(rows=n, width=d).groups)) for d in WIDTHS}
-    pages = {d: _least(lambda n, d=d: Index(rows=n, width=d).is_in_pages) for d in WIDTHS}
-    counted = [
-        f"{name} {found['cold_in_pages']['rounds']:.1f}"
-        for name, found in results.get("vectors", {}).items()
-        if found["index"]["groups"] and "cold_in_pages" in found
-    ]
-    small = [
-        f"{name} {found['cold_in_pages']['rounds']:.1f}"
-        for name, found in results.get("vectors", {}).items()
-        if not found["index"]["groups"] and found["rows"] >= 10**5 and "cold_in_pages" in found
-    ]
+    many = INDEX_BYTES // (TABLES * KEY_BYTES)
     yield (
-        f"- **A cold search, budget 2 rounds up to 10^6 vectors and 3 above, takes one more as soon as the keys of the index stand in pages**: by the commit of the build itself above {_by_width(pages)} rows, else after any commits "
-        f"that fold them. Lists are in groups above {_by_width(grouped)} rows. Counted with keys in pages: {', '.join(small) or 'nothing'}; in groups {', '.join(counted) or 'nothing'}."
+        f"- **A cold search, budget 2 rounds up to 10^6 vectors and 3 above, takes one more where a store has more than some {many} indexes**: the keys of their tables stay in the commit up to {INDEX_BYTES >> 10} KiB together. "
+        f"Lists are in groups above {_by_width(grouped)} rows. Counted after others' commits have folded what could be: {_rounds(results, 'cold_folded', groups=False)}; in groups {_rounds(results, 'cold_folded', groups=True)}."
     )
     warm = [
         f"{name} {found['warm']['rounds']:.1f} rounds, {found['warm']['requests']:.1f} requests"
@@ -316,6 +306,16 @@ def _index_limits(results: Mapping[str, Any]) -> Iterator[str]:
     for found in slow:
         index = index_of(found)
         yield f"- Built here: {found['rows']:,} x {found['width']} in {found['build']['seconds']:.0f} s ({index.lists:,} lists), one process of 2 shared cores."
+
+
+def _rounds(results: Mapping[str, Any], search: str, *, groups: bool) -> str:
+    """List the rounds of a search that were counted, with lists in groups or without, of 10^5 rows and more."""
+    counted = [
+        f"{name} {found[search]['rounds']:.1f}"
+        for name, found in results.get("vectors", {}).items()
+        if search in found and bool(found["index"]["groups"]) is groups and found["rows"] >= 10**5
+    ]
+    return ", ".join(counted) or "nothing"
 
 
 def _by_width(sizes: Mapping[int, int]) -> str:

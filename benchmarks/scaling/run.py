@@ -102,7 +102,7 @@ def count_vectors(name: str, bucket: S3Bucket, proxy: S3Proxy) -> dict[str, Any]
     found = vectors.build(bucket, proxy, number, numbers, int(given) if given else None, source)
     print(f"  {name} build: {found['build']}", file=sys.stderr, flush=True)
     found |= vectors.searches(bucket, proxy, numbers, source)
-    found["cold_in_pages"] = vectors.search_in_pages(bucket, proxy, numbers, source)
+    found["cold_folded"] = vectors.search_folded(bucket, proxy, numbers, source)
     found["append"] = vectors.append(bucket, proxy, numbers, source)
     print(f"  {name}: {found['cold']}, {found['append']}", file=sys.stderr, flush=True)
     return found

@@ -178,8 +178,8 @@ def searches(bucket: S3Bucket, proxy: S3Proxy, width: int, source: Source = rows
     return {"cold": averaged(cold), "warm": averaged(warm), "nprobe": nprobe, "lists_read": mean(lists)}
 
 
-def search_in_pages(bucket: S3Bucket, proxy: S3Proxy, width: int, source: Source = rows) -> dict[str, float]:
-    """Return what a first search costs when other changes have folded the keys of the index into pages of the manifest."""
+def search_folded(bucket: S3Bucket, proxy: S3Proxy, width: int, source: Source = rows) -> dict[str, float]:
+    """Return what a first search costs when other changes have had the keys of the array folded into pages of the manifest."""
     root = zarr.open_group(url_of(bucket), mode="a", storage_options=options_of(bucket))
     root.create_array("other", shape=1_000, chunks=1, dtype="u1", fill_value=1)[:] = 0
     proxied = dataclasses.replace(bucket, endpoint_url=proxy.endpoint_url)

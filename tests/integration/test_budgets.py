@@ -14,6 +14,7 @@ import zarrvec
 from zarrvec.engine import engine as engines
 from zarrvec.engine.bridge import run_sync
 from zarrvec.engine.changes import Changes
+from zarrvec.engine.verification import verify
 from zarrvec.faces.targets import repository_of
 from zarrvec.layout.delta import Delta
 from zarrvec.types import Entry, PackRef
@@ -254,6 +255,22 @@ def test_eight_writers_at_once(url, options, s3_proxy):
     assert np.mean(averages) <= 8, averages
     forget_engines()
     assert np.array_equal(zarr.open_array(url, path="x", mode="r", storage_options=options)[:], data)
+
+
+def test_verify_lists_each_folder_of_packs_once(url, options, s3_proxy):
+    small = {**options, "zarrvec": {**options["zarrvec"], "pack_bytes": 8192}}
+    create(url, small, chunks=400)[:] = numbers((400, 1024))
+    repository, _ = repository_of(url, options)
+    forget_engines()
+    engine = run_sync(repository.engine())
+    with s3_proxy.counting() as count:
+        report = run_sync(verify(engine))
+    listed = [
+        request.target for request in count.log if request.kind == "LIST" and "%2Fpacks%2F" in request.target
+    ]
+    assert not report.damages
+    assert report.packs > 256
+    assert len(listed) == len(set(listed)) > 100
 
 
 def run_in_a_process(url, options, line) -> None:

@@ -67,7 +67,7 @@ def test_an_index(s3_bucket, s3_proxy, monkeypatch):
         monkeypatch.setattr(module, "WHOLE_BYTES", 1 << 20)  # else so small an index is read whole
     found = vectors.build(s3_bucket, s3_proxy, 20_000, 64)
     found |= vectors.searches(s3_bucket, s3_proxy, 64)
-    found["cold_in_pages"] = vectors.search_in_pages(s3_bucket, s3_proxy, 64)
+    found["cold_folded"] = vectors.search_folded(s3_bucket, s3_proxy, 64)
     found["append"] = vectors.append(s3_bucket, s3_proxy, 64)
     pairs = [pair for pair in compare.of_vectors(found) if pair.figure not in ("memory", "temporary")]
     assert not differences(pairs, requests_off=0.3)

@@ -12,7 +12,7 @@ from zarr.storage import FsspecStore
 import zarrvec
 from zarrvec.engine import engine as engines
 from zarrvec.engine.bridge import run_sync
-from zarrvec.search import sources, units
+from zarrvec.search import entries, sources, units
 from zarrvec.search.cache import LISTS, ROOTS
 
 SHARED_DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
@@ -100,6 +100,26 @@ def test_cold_and_warm(place, reopen, s3_proxy, minilm):
     again, count = counted(s3_proxy, lambda: array.vec.search(query, recall=0.95))
     assert count.total_requests == again.stats.requests == 0, lines(count)
     assert again.ids.tolist() == hits.ids.tolist()
+
+
+@pytest.mark.parametrize("chunk_bytes", [entries.CHUNK_BYTES, 64 << 10])
+def test_cold_when_others_have_folded_the_delta(
+    s3_server, reopen, s3_proxy, minilm, monkeypatch, chunk_bytes
+):
+    monkeypatch.setattr(
+        entries, "CHUNK_BYTES", chunk_bytes
+    )  # of a small one the keys are as many as of 3 GB of lists
+    place = dataclasses.replace(s3_server, prefix=f"search-folded-{uuid.uuid4().hex}")
+    create(place, minilm[:ROWS]).vec.build_index()
+    root = zarr.open_group(f"zarrvec::{place.url}/data.zarr", mode="a", storage_options=options_of(place))
+    root.create_array("emb-z", shape=9000, chunks=1, dtype="u1", fill_value=1)[:] = (
+        0  # two pages between array and index
+    )
+    array = reopen(place)
+    hits, count = counted(s3_proxy, lambda: array.vec.search(minilm[ROWS], recall=0.95))
+    assert count.total_requests <= 40, lines(count)
+    assert count.rounds <= 2, lines(count)
+    assert (hits.stats.requests, hits.stats.rounds) == (count.total_requests, count.rounds)
 
 
 def test_a_batch_shares_reads(place, reopen, s3_proxy, minilm):

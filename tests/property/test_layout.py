@@ -12,6 +12,7 @@ from zarrvec.layout.coalesce import Range, coalesce, split_long
 from zarrvec.layout.delta import Delta
 from zarrvec.layout.fold import (
     DELTA_LIMIT_BYTES,
+    INDEX_BYTES,
     METADATA_BYTES,
     delta_bytes,
     is_due,
@@ -177,14 +178,20 @@ class Manifest:
         self.delta = Delta({key: entry for key, entry in whole.entries.items() if key not in plan.keys})
         assert self.root.is_ordered()
         assert delta_bytes(self.delta) <= DELTA_LIMIT_BYTES
-        metadata = [key for key in whole.entries if key.endswith("zarr.json")]
-        if sum(len(key) + 24 + len(whole.entries[key].data or b"") for key in metadata) <= METADATA_BYTES:
-            assert not plan.keys & set(metadata)
+        metadata = {key for key in whole.entries if key.endswith("zarr.json")}
+        index = {key for key, entry in whole.entries.items() if ".vec/" in key and not entry.is_deleted}
+        index -= metadata
+        tables = {key for key in index if "/entries/" not in key}
+        for keys, limit in ((metadata, METADATA_BYTES), (index, INDEX_BYTES), (tables, INDEX_BYTES)):
+            if sum(len(key) + 24 + len(whole.entries[key].data or b"") for key in keys) <= limit:
+                assert not plan.keys & keys
 
 
 def key_of(number):
     if number % 17 == 0:
         return f"g{number % 3}/a{number}/zarr.json"
+    if number % 5 == 0:
+        return f"g{number % 3}/a.vec/{number % 7}/{'entries' if number % 2 else 'lists'}/c/{number}"
     return f"g{number % 3}/a{number % 2}/c/{number}"
 
 

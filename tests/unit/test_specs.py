@@ -170,6 +170,9 @@ def test_metadata_names():
     [
         (COMMIT, "exceeds 16 KiB", fold.DELTA_BYTES / 1024 == 16),
         (COMMIT, "at most 32 KiB", fold.METADATA_BYTES / 1024 == 32),
+        (COMMIT, "add up to at most 8 KiB", fold.INDEX_BYTES / 1024 == 8),
+        (COMMIT, "which contain `.vec/`", fold._IN_INDEX == ".vec/"),
+        (COMMIT, "does not contain `/entries/`", fold._ENTRIES == "/entries/"),
         (COMMIT, "exceeds 128 KiB", fold.DELTA_LIMIT_BYTES / 1024 == 128),
         (COMMIT, "at most 4 KiB", fold.TINY_COMMIT_BYTES / 1024 == 4),
         (COMMIT, "(512 bytes; metadata documents 64 KiB)", (fold.INLINE_BYTES, fold.METADATA_INLINE_BYTES) == (512, 65536)),

@@ -188,7 +188,10 @@ class _Verifier:
     async def check_version(self, version: Version) -> None:
         self.result.number = version.number
         root = await self._root(version)
-        await self._each([self._check_pack(pack) for pack in version.packs()])
+        folders: dict[str, list[bytes]] = {}
+        for pack in version.packs():
+            folders.setdefault(pack_name(pack).rpartition("/")[0], []).append(pack)
+        await self._each([self._check_packs(*item) for item in folders.items()])
         loose = [_Value(key, entry) for key, entry in version.delta.sorted_rows() if not entry.is_deleted]
         self._total_bytes = sum(value.entry.length for value in loose) + sum(
             size for page in root.pages for _, size in page.usage
@@ -261,16 +264,20 @@ class _Verifier:
 
     # -- packs and values -----------------------------------------------------------------------------------------
 
-    async def _check_pack(self, pack: bytes) -> None:
-        """Check a pack's header, trailer and footer."""
+    async def _check_packs(self, folder: str, packs: Sequence[bytes]) -> None:
+        """Check the packs of one folder."""
+        async with self._slots:
+            there = {info.path: info.size for info in await self._objects.list(f"{folder}/")}
+        await self._each([self._check_pack(pack, there.get(pack_name(pack))) for pack in packs])
+
+    async def _check_pack(self, pack: bytes, size: int | None) -> None:
+        """Check the header, trailer and footer of a pack of so many bytes; None if it is not there."""
         path = pack_name(pack)
+        if size is None:
+            self.add(path, None, "the pack is not there; it was deleted")
+            return
         async with self._slots:
             try:
-                there = await self._objects.list(path.rpartition("/")[0] + "/")
-                size = next((info.size for info in there if info.path == path), None)
-                if size is None:
-                    self.add(path, None, "the pack is not there; it was deleted")
-                    return
                 check_header(await self._objects.get_range(path, 0, HEADER.size), name=path)
                 start = max(0, size - TAIL_BYTES)
                 tail = memoryview(await self._objects.get_range(path, start, size - start))

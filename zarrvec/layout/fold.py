@@ -17,6 +17,8 @@ DELTA_BYTES: Final = 16 << 10
 """A delta larger than this is folded."""
 METADATA_BYTES: Final = 32 << 10
 """Metadata documents stay in the delta up to this size, so that opening needs no page."""
+INDEX_BYTES: Final = 8 << 10
+"""Keys of vector indexes stay in the delta up to this size, so that a search needs no page to find its lists."""
 DELTA_LIMIT_BYTES: Final = 8 * DELTA_BYTES
 """A delta larger than this is folded whole, whatever it costs."""
 INLINE_BYTES: Final = 512
@@ -26,6 +28,10 @@ METADATA_INLINE_BYTES: Final = 64 << 10
 TINY_COMMIT_BYTES: Final = 4 << 10
 """A commit whose values add up to no more than this is one object."""
 _ENTRY_BYTES: Final = 24
+_IN_INDEX: Final = ".vec/"
+"""In the keys of the index of an array, and next to no others."""
+_ENTRIES: Final = "/entries/"
+"""In those of its posting lists, which a search asks for last."""
 _SMALL_FOLD_PAGES: Final = 1
 _APPEND_ENTRIES: Final = PAGE_ENTRIES // 4
 
@@ -36,7 +42,7 @@ def entry_bytes(key: str, entry: Entry) -> int:
 
 
 def delta_bytes(delta: Delta) -> int:
-    """Return about how many bytes a delta takes, metadata documents that stay in it not counted."""
+    """Return about how many bytes a delta takes, without what stays in it: metadata documents and keys of vector indexes."""
     resident = _resident(delta)
     size = sum(entry_bytes(*row) for row in delta.entries.items() if row[0] not in resident)
     return size + sum(len(clear.prefix) + _ENTRY_BYTES for clear in delta.clears)
@@ -99,8 +105,8 @@ def plan_fold(root: Root, delta: Delta, own: Iterable[str]) -> FoldPlan | None:
     """
     if not is_due(delta):
         return None
-    metadata = _resident(delta)
-    foldable = {key: entry for key, entry in delta.entries.items() if key not in metadata}
+    resident = _resident(delta)
+    foldable = {key: entry for key, entry in delta.entries.items() if key not in resident}
     own_size = sum(entry_bytes(key, foldable[key]) for key in own if key in foldable)
     whole = own_size > DELTA_BYTES or delta_bytes(delta) > DELTA_LIMIT_BYTES
     dropped, partly_cleared = _cleared_pages(root, delta)
@@ -166,10 +172,22 @@ def rebase_folded(newer: Delta, *, folded: Mapping[str, int], own: Delta, genera
     return result
 
 
-def _resident(delta: Delta) -> dict[str, Entry]:
-    """Return the metadata documents, if all of them may stay in the delta."""
-    metadata = {key: entry for key, entry in delta.entries.items() if is_metadata(key)}
-    return metadata if sum(entry_bytes(*row) for row in metadata.items()) <= METADATA_BYTES else {}
+def _resident(delta: Delta) -> set[str]:
+    """Return the metadata documents, and the keys of vector indexes, if all of them may stay in the delta."""
+    metadata = [key for key in delta.entries if is_metadata(key)]
+    index = [
+        key
+        for key, entry in delta.entries.items()
+        if _IN_INDEX in key and not is_metadata(key) and not entry.is_deleted
+    ]
+    if _bytes_of(delta, index) > INDEX_BYTES:
+        index = [key for key in index if _ENTRIES not in key]
+    kept = ((metadata, METADATA_BYTES), (index, INDEX_BYTES))
+    return {key for keys, limit in kept if _bytes_of(delta, keys) <= limit for key in keys}
+
+
+def _bytes_of(delta: Delta, keys: Iterable[str]) -> int:
+    return sum(entry_bytes(key, delta.entries[key]) for key in keys)
 
 
 def _cleared_pages(root: Root, delta: Delta) -> tuple[set[int], set[int]]:

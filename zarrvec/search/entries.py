@@ -132,6 +132,15 @@ class EntriesReader:
         """Number of shards, 0 without shards."""
         return 0 if self.shard_rows is None else -(-self.rows // self.shard_rows)
 
+    @property
+    def keys(self) -> list[str]:
+        """Keys of all chunks; none with shards."""
+        return (
+            []
+            if self.shard_rows is not None
+            else [self._key(at) for at in range(-(-self.rows // self.chunk_rows))]
+        )
+
     def index_wants(self) -> list[Want]:
         """Return what must be read and given to `take_indexes` before `wants` can be asked: nothing without shards."""
         size = self.chunks_in_shard * _ROW_BYTES + _CRC_BYTES

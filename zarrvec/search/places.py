@@ -203,13 +203,15 @@ class Snapshot:
         """
         return [self._check(want, part) for want, part in zip(wants, self._fetch(wants), strict=True)]
 
-    def read_with_generations(self, wants: Sequence[Want]) -> tuple[list[memoryview], Generations | None]:
-        """Do what `generations` and `read` do, in as few waves as that takes."""
+    def read_with_generations(
+        self, wants: Sequence[Want], later: Sequence[str] = ()
+    ) -> tuple[list[memoryview], Generations | None]:
+        """Do what `generations` and `read` do, in as few waves as that takes; find out where what is read later is."""
         source = self._source
         if not wants or not isinstance(source, Versioned) or source.known_generations(self._path) is not None:
             return self.read(wants), self.generations()
         parts, generations, traffic = source.read_with_generations(
-            self._path, self.units, self._placed(wants)
+            self._path, self.units, self._placed(wants), [f"{self.index_path}/{key}" for key in later]
         )
         self.stats.add(traffic)
         return [self._check(want, part) for want, part in zip(wants, parts, strict=True)], generations
