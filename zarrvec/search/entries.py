@@ -133,13 +133,9 @@ class EntriesReader:
         return 0 if self.shard_rows is None else -(-self.rows // self.shard_rows)
 
     @property
-    def keys(self) -> list[str]:
-        """Keys of all chunks; none with shards."""
-        return (
-            []
-            if self.shard_rows is not None
-            else [self._key(at) for at in range(-(-self.rows // self.chunk_rows))]
-        )
+    def first_key(self) -> str:
+        """Key of the first chunk, or shard."""
+        return self._key(0)
 
     def index_wants(self) -> list[Want]:
         """Return what must be read and given to `take_indexes` before `wants` can be asked: nothing without shards."""

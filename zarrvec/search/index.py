@@ -130,7 +130,7 @@ def _open_index(snapshot: Snapshot, head: Head) -> Index:
         [] if deleted_ids is None else [Want(f"{deleted_ids.id}/c/0")],
         [want for reader in whole for want in reader.wants([(0, reader.rows)])],
     ]
-    later = [] if whole else [key for reader in readers for key in reader.keys]
+    later = [] if whole else [reader.first_key for reader in readers]
     data, generations = snapshot.read_with_generations([want for part in wants for want in part], later)
     tables, origins, indexes, coverage, deleted, entries = _parts(data, map(len, wants))
     if whole:  # apart from the entries, which the same request brought

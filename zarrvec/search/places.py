@@ -206,7 +206,15 @@ class Snapshot:
     def read_with_generations(
         self, wants: Sequence[Want], later: Sequence[str] = ()
     ) -> tuple[list[memoryview], Generations | None]:
-        """Do what `generations` and `read` do, in as few waves as that takes; find out where what is read later is."""
+        """Do what `generations` and `read` do, in as few waves as that takes.
+
+        Parameters
+        ----------
+        wants
+            As for `read`.
+        later
+            First keys of arrays that are read next: where their chunks are is found out along with the rest.
+        """
         source = self._source
         if not wants or not isinstance(source, Versioned) or source.known_generations(self._path) is not None:
             return self.read(wants), self.generations()

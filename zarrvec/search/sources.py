@@ -172,14 +172,14 @@ class Versioned:
         """Do what `read` and `generations` do: together, or one after the other if pages tell where the parts are.
 
         What units the array at the path has is asked for in another thread, while requests are under way. Pages that tell
-        of the keys that are read `later` are read along.
+        of the arrays that begin with the keys `later` are read along.
         """
 
         async def count(pages: Pages) -> Generations:
             return await asyncio.to_thread(lambda: self._generations(units(), pages))
 
         async def look() -> tuple[Generations, Traffic]:
-            pages, traffic = await self._pages(path, later)
+            pages, traffic = await self._pages(path, [], later)
             for _ in range(_TICKS):
                 await asyncio.sleep(0)
             return await count(pages), traffic
@@ -187,7 +187,7 @@ class Versioned:
         async def both() -> tuple[list[memoryview | None], Generations, Traffic]:
             total = Traffic()
             if any(self.view.find(want.key) is None for want in wants):
-                pages, traffic = await self._pages(path, [*(want.key for want in wants), *later])
+                pages, traffic = await self._pages(path, wants, later)
                 total.add(traffic)
                 generations, (parts, traffic) = await asyncio.gather(count(pages), self._read(wants))
                 total.add(traffic)
@@ -198,11 +198,14 @@ class Versioned:
 
         return run_sync(both())
 
-    async def _pages(self, path: str, also: Sequence[str] = ()) -> tuple[Pages, Traffic]:
-        """Read the pages that may tell of units, and by the same requests those that may tell of other keys."""
+    async def _pages(
+        self, path: str, wants: Sequence[Want] = (), later: Sequence[str] = ()
+    ) -> tuple[Pages, Traffic]:
+        """Read the pages that may tell of units, and by the same requests those that may tell of `wants` and arrays read `later`."""
         reader = (await self.repository.engine()).reader
+        also = [want.key for want in wants]
         with counting() as traffic:
-            return await pages_of(reader, self.view, path, also=also), traffic
+            return await pages_of(reader, self.view, path, also=also, arrays=later), traffic
 
     def _generations(self, units: Units, pages: Pages) -> Generations:
         generations = units.generations(pages, self.view.changed())

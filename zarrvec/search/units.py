@@ -186,14 +186,22 @@ def _as_json(fill_value: Any) -> float | str | None:
     return "NaN" if math.isnan(number) else "Infinity" if number > 0 else "-Infinity"
 
 
-async def pages_of(reader: Reader, view: View, path: str, *, also: Sequence[str] = ()) -> Pages:
+async def pages_of(
+    reader: Reader, view: View, path: str, *, also: Sequence[str] = (), arrays: Sequence[str] = ()
+) -> Pages:
     """Return the manifest pages that may hold units of an array, and where they stand.
 
-    Pages that may hold the keys `also` are read by the same requests.
+    Pages that may hold the keys `also`, or chunks of the arrays whose first keys are told, are read by the same requests,
+    but for keys and arrays that stand in the delta.
     """
     root = await reader.root(view.version)
-    wanted = [page for page in root.pages_below(path) if not is_metadata(root.pages[page].last)]
+
+    def below(path: str) -> list[int]:
+        return [page for page in root.pages_below(path) if not is_metadata(root.pages[page].last)]
+
+    wanted = below(path)
     asked: set[Any] = {root.page_of(key) for key in also if view.find(key) is None}
+    asked.update(page for key in arrays if view.find(key) is None for page in below(key.rpartition("/c/")[0]))
     refs = [root.pages[page] for page in (*wanted, *sorted(asked.difference(wanted, [None])))]
     tables = await reader.pages(refs)
     return [(ref.location, table) for ref, table in zip(refs, tables, strict=True)][: len(wanted)]
