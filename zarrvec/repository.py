@@ -13,6 +13,7 @@ from typing import Any, Final, Self
 from zarrvec.engine import listing
 from zarrvec.engine.bridge import call_after_fork, run_sync
 from zarrvec.engine.changes import Changes
+from zarrvec.engine.documents import Documents
 from zarrvec.engine.engine import Engine, Place, engine_for, known_heads, known_tracer
 from zarrvec.engine.heads import now
 from zarrvec.engine.outcomes import StaleError
@@ -22,8 +23,8 @@ from zarrvec.engine.tracing import Tracer
 from zarrvec.engine.version import Version, View, open_version
 from zarrvec.errors import OptionError, ReadOnlyError, TransactionError
 from zarrvec.format.commit import Commit, decode_commit
-from zarrvec.format.keys import check_key, is_metadata
-from zarrvec.types import Clear, Entry
+from zarrvec.format.keys import check_key
+from zarrvec.types import Entry
 
 __all__ = ["Place", "Repository", "StaleError", "Transaction"]
 
@@ -73,7 +74,8 @@ class Repository:
         self._pinned_commit = b""
         self._made_at = now()
         self._listed = False
-        self._read_documents: dict[str, int] = {}
+        self.documents = Documents()
+        """That were read through the handle."""
 
     def __getstate__(self) -> dict[str, Any]:
         if self.transaction is not None:
@@ -89,7 +91,7 @@ class Repository:
             "max_staleness": self.max_staleness,
             "trace": self.trace,
             "pinned": pinned,
-            "read_documents": dict(self._read_documents),
+            "read_documents": dict(self.documents.read),
         }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -101,7 +103,7 @@ class Repository:
             trace=state["trace"],
         )
         self._pinned_commit = state["pinned"]
-        self._read_documents = dict(state["read_documents"])
+        self.documents = Documents(state["read_documents"])
 
     def __repr__(self) -> str:
         pinned = f", at={self.at!r}" if self.at is not None else ""
@@ -169,25 +171,19 @@ class Repository:
         """Read values, all of one version."""
         view = view or await self.view()
         found = await (await self.engine()).read(view, requests)
-        self._note_documents([request.key for request in requests], found)
+        self._note_read([request.key for request in requests], found)
         return found
 
     async def read_one(self, request: Request, view: View | None = None) -> Found | None:
         """Read one value, together with others that are asked for at the same time."""
         view = view or await self.view()
         found = await (await self.engine()).gatherer.read(view, request)
-        self._note_documents([request.key], [found])
+        self._note_read([request.key], [found])
         return found
 
-    def _note_documents(self, keys: Sequence[str], found: Sequence[Found | None]) -> None:
+    def _note_read(self, keys: Sequence[str], found: Sequence[Found | None]) -> None:
         transaction = self.transaction
-        for key, value in zip(keys, found, strict=True):
-            if not is_metadata(key):
-                continue
-            if transaction is None:
-                self._read_documents[key] = 0 if value is None else value.generation
-            elif transaction.staging.view.overlay.find(key) is None:
-                transaction.staging.read_documents[key] = 0 if value is None else value.generation
+        self.documents.note(keys, found, None if transaction is None else transaction.staging)
 
     async def locate(self, view: View, keys: Sequence[str]) -> list[Entry | None]:
         """Return where values are."""
@@ -277,18 +273,11 @@ class Repository:
     ) -> None:
         """Add writes of one call; values of which it changes a part are kept in memory for the next that does."""
         for key, data in puts.items():
-            self._expect_document(staging, check_key(key))
+            self.documents.expect(staging, check_key(key))
             await staging.put(key, data, in_part=key in in_part)
         for key in deletes:
-            self._expect_document(staging, check_key(key))
+            self.documents.expect(staging, check_key(key))
             staging.delete(key)
-
-    def _expect_document(self, staging: Staging, key: str) -> None:
-        if not is_metadata(key):
-            return
-        generation = staging.read_documents.get(key, self._read_documents.get(key))
-        if generation is not None:
-            staging.expect(key, generation)
 
     async def finish(self, staging: Staging) -> None:
         """Commit the writes of one call; inside a transaction they wait for its end."""
@@ -308,28 +297,8 @@ class Repository:
         except BaseException:
             await staging.discard()  # packs may still be on their way
             raise
-        self.note_written(staging, version)
+        self.documents.note_written(staging, version)
         return version
-
-    def note_written(self, staging: Staging, version: Version) -> None:
-        """Remember the documents that were written as read."""
-        self.note_read(staging)
-        for clear in staging.view.overlay.clears:
-            self._forget_below(clear)
-        for key in staging.written_documents():
-            is_deleted = staging.view.overlay.entries[key].is_deleted
-            self._read_documents[key] = 0 if is_deleted else version.number
-
-    def note_read(self, staging: Staging) -> None:
-        """Remember the documents that were read inside a transaction; others may have read newer ones meanwhile."""
-        for key, generation in staging.read_documents.items():
-            self._read_documents[key] = max(generation, self._read_documents.get(key, 0))
-
-    def _forget_below(self, clear: Clear) -> None:
-        inside = clear.prefix + "/" if clear.prefix else ""
-        for key in self._read_documents:
-            if key.startswith(inside):
-                self._read_documents[key] = 0
 
     async def history(self) -> list[Commit]:
         """Return the commits of the branch, the newest first."""
@@ -411,13 +380,13 @@ class Transaction:
         )
         self.number = version.number
         for other in self.touched - {repository}:
-            other.note_written(staging, version)
+            other.documents.note_written(staging, version)
 
     def _leave(self) -> None:
         assert self._token is not None
         _OPEN.reset(self._token)
         for handle in {self._repository, *self.touched}:
-            handle.note_read(self.staging)
+            handle.documents.note_end(self.staging)
         self._staging = None
 
     def __reduce__(self) -> str:

@@ -21,7 +21,8 @@ from zarrvec.search.cache import LISTS, ROOTS
 from zarrvec.search.editing import need_head
 from zarrvec.search.entries import EntriesReader
 from zarrvec.search.head import Head
-from zarrvec.search.index import open_index, read_lists
+from zarrvec.search.index import open_index
+from zarrvec.search.lists import read_lists
 from zarrvec.search.places import Snapshot
 from zarrvec.search.quantize import quantize, quantize_centroids
 from zarrvec.search.records import LIST_HEAD, SHARED_HEAD, Entries, Layout, ListTable

@@ -393,14 +393,8 @@ class VectorAccessor:
         dollars  1.20 for 10^6 queries
         """
         options = Options(
-            metric=metric,
-            recall=recall,
-            exact=exact,
-            where=where,
-            nprobe=nprobe,
-            bits=bits,
-            rerank=rerank,
+            metric=metric, recall=recall, exact=exact, where=where, nprobe=nprobe, bits=bits, rerank=rerank,
             memory_bytes=memory_bytes,
-        )
+        )  # fmt: skip
         rates = {"latency_seconds": latency_seconds, "bytes_per_second": bytes_per_second}
         return explain(self._array, queries, k, self.metric, options, **rates)

@@ -5,7 +5,6 @@ Rows that are in no list as they are now are compared exactly and merged in. Sou
 """
 
 import contextvars
-import math
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -15,14 +14,15 @@ import numpy as np
 import numpy.typing as npt
 
 from zarrvec.engine.traffic import Traffic, counting
-from zarrvec.search.blocks import grid_of
-from zarrvec.search.depth import Depth, Probes, bytes_to_rank_again, candidates_for, depth_for, waves
+from zarrvec.search.depth import Depth, Probes, waves
 from zarrvec.search.exact import search_exact
 from zarrvec.search.hits import Hits
-from zarrvec.search.index import Index, read_lists
+from zarrvec.search.index import Index
 from zarrvec.search.kernels import NO_HIT, THREADS, Found, ScanInput, Space, find, is_compiled, merge, scan
-from zarrvec.search.metrics import Metric, pair_distances, unit_rows
+from zarrvec.search.lists import read_lists
+from zarrvec.search.metrics import pair_distances, unit_rows
 from zarrvec.search.places import Snapshot
+from zarrvec.search.prepared import Prepared
 from zarrvec.search.reading import read_rows
 from zarrvec.search.resident import Lists
 from zarrvec.search.roots import Centroids
@@ -42,20 +42,6 @@ _MORE_THERE: Final = 2.0
 """In that case so many times what they hold on average must be met, for what is far away is spread over many lists."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Asked:
-    """What is asked of an index, whatever the queries."""
-
-    k: int
-    recall: float
-    nprobe: int | None
-    bits: int
-    rerank: bool | None
-    where: Mask | None
-    """Of the leading shape: rows that may be hits."""
-    memory_bytes: int
-
-
 @dataclass(slots=True, kw_only=True)
 class Answer:
     """The nearest rows, and what finding them took."""
@@ -72,104 +58,6 @@ class Answer:
     unlike: int = 0
     """Queries farther from the index than those it was calibrated on."""
     seconds: dict[str, float] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Prepared:
-    """What a search is for all queries alike, in one view of an array. Make it with `prepare`."""
-
-    snapshot: Snapshot
-    """Of the array."""
-    index: Index
-    """Opened from it."""
-    asked: Asked
-    """By the caller."""
-    depth: Depth
-    """How far to look."""
-    leading: tuple[int, ...]
-    """Shape of the array without the width."""
-    rows: int
-    """Rows of the array."""
-    selected: int
-    """Of these, what may be found in lists."""
-    allowed: Mask | None
-    """(rows,) bool: which those are; None if all may."""
-    fresh: Mask | None
-    """(rows,) bool: what is compared exactly; None if nothing is."""
-
-    @property
-    def metric(self) -> Metric:
-        """What the lists are ordered by."""
-        return self.index.head.metric
-
-    @property
-    def share(self) -> float:
-        """Part of the rows that may be found in lists."""
-        return max(self.selected, 1) / max(self.rows, 1)
-
-    @property
-    def is_plain(self) -> bool:
-        """Whether the nearest entries of the lists probed are the answer, by their codes."""
-        return self.fresh is None and self.allowed is None and not self.depth.rerank
-
-    @property
-    def kept(self) -> int:
-        """Entries kept for each query."""
-        return candidates_for(self.asked.k, self.asked.bits) if self.depth.rerank else self.asked.k
-
-
-def prepare(snapshot: Snapshot, index: Index, asked: Asked) -> Prepared:
-    """Find out what does not depend on the queries.
-
-    Parameters
-    ----------
-    snapshot
-        Of the array.
-    index
-        Opened from it.
-    asked
-        Checked.
-    """
-    leading = snapshot.array.shape[:-1]
-    rows = math.prod(leading)
-    fresh = index.uncovered
-    listed = asked.where
-    if fresh is not None:
-        listed = ~fresh if listed is None else listed & ~fresh
-        fresh = fresh if asked.where is None else fresh & asked.where
-    allowed = _living(index, rows, listed)
-    fresh = None if fresh is None else _living(index, rows, fresh)
-    selected = rows if allowed is None else int(np.count_nonzero(allowed))
-    depth = depth_for(
-        index.head,
-        asked.recall,
-        asked.k,
-        share=max(selected, 1) / max(rows, 1),
-        bits=asked.bits,
-        nprobe=asked.nprobe,
-        rerank=asked.rerank,
-        reread_bytes=bytes_to_rank_again(grid_of(snapshot.array), asked.k, asked.bits),
-    )
-    return Prepared(
-        snapshot=snapshot,
-        index=index,
-        asked=asked,
-        depth=depth,
-        leading=leading,
-        rows=rows,
-        selected=selected,
-        allowed=allowed,
-        fresh=fresh if fresh is not None and fresh.any() else None,
-    )
-
-
-def _living(index: Index, rows: int, mask: Mask | None) -> Mask | None:
-    deleted = index.deleted[index.deleted < rows]
-    if mask is None and not deleted.size:
-        return None
-    living = np.ones(rows, dtype=np.bool_) if mask is None else mask.reshape(-1).copy()
-    living[deleted] = False
-    return living
 
 
 def search_lists(prepared: Prepared, snapshot: Snapshot, queries: npt.NDArray[np.float64]) -> Answer:

@@ -20,8 +20,9 @@ from zarrvec.search.editing import deleted_of
 from zarrvec.search.exact import search_exact
 from zarrvec.search.head import Head
 from zarrvec.search.hits import Hits
-from zarrvec.search.index import WHOLE_BYTES, Index, open_index, read_lists
+from zarrvec.search.index import WHOLE_BYTES, Index, open_index
 from zarrvec.search.inputs import as_queries
+from zarrvec.search.lists import read_lists
 from zarrvec.search.metrics import Metric, unit_rows
 from zarrvec.search.places import Snapshot
 from zarrvec.search.roots import Centroids

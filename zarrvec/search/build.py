@@ -19,7 +19,7 @@ from zarrvec.errors import SearchError
 from zarrvec.search.assigning import Assignment, Space, Tally, assign, read_blocks
 from zarrvec.search.blocks import Block, grid_of, plan_blocks
 from zarrvec.search.calibrate import TRUTH_K, without_codes
-from zarrvec.search.clustering import gain_threshold, similarity_order, train_centroids
+from zarrvec.search.clustering import gain_threshold, train_centroids
 from zarrvec.search.depth import Compass
 from zarrvec.search.groups import Grouped, are_grouped, groups_of, ordered_in_groups
 from zarrvec.search.head import Calibration
@@ -28,6 +28,7 @@ from zarrvec.search.origin import find_origin
 from zarrvec.search.pairing import Pairing
 from zarrvec.search.quantize import quantize_centroids
 from zarrvec.search.records import LIST_HEAD, Entries, Layout, ListTable
+from zarrvec.search.similarity import similarity_order
 from zarrvec.search.space import indexed_queries
 from zarrvec.search.spool import Spool
 from zarrvec.search.storing import Lists, SpooledLists

@@ -1,4 +1,4 @@
-"""Which lists do vectors belong to, and in which order do the lists lie?
+"""Which lists do vectors belong to?
 
 Pure: vectors in, numbers out, the same ones for the same seed. Sources: k-means; the second list of a row by SOAR,
 arXiv 2404.00774. What is chosen here was measured: ``specs/vector-index.md``, section "Choices".
@@ -35,7 +35,6 @@ _ALL_PRODUCTS: Final = 64
 """With up to so many lists for each candidate products are made with all of them."""
 _SPLIT: Final = np.float32(1 / 1024)
 """How far the two halves of a list are moved apart, as in faiss."""
-_EDGES: Final = 12
 
 Float32: TypeAlias = npt.NDArray[np.float32]
 Int32: TypeAlias = npt.NDArray[np.int32]
@@ -318,74 +317,6 @@ def gain_threshold(gains: Float32, share: float = SECOND_SHARE) -> float:
     position = len(gains) - count
     known = np.where(np.isnan(gains), np.float32(-np.inf), gains)
     return max(float(np.partition(known, position)[position]), float(np.finfo(np.float32).min))
-
-
-def similarity_order(centroids: Float32) -> npt.NDArray[np.intp]:
-    """Return a permutation that makes near centroids neighbours.
-
-    The shortest edges between near centroids are joined into paths, then the nearest ends of paths, until one path is left.
-
-    Parameters
-    ----------
-    centroids
-        (nlist, d) float32.
-
-    Examples
-    --------
-    >>> similarity_order(np.array([[0], [10], [1], [11]], "f4")).tolist()
-    [0, 2, 1, 3]
-    """
-    paths = _Paths(len(centroids))
-    ends = np.arange(len(centroids))
-    while paths.count > 1:
-        near = min(_EDGES, len(ends))
-        lists, distances = Assigner(centroids[ends]).nearest(centroids[ends], near)
-        shortest_first = np.argsort(distances, axis=None, kind="stable")
-        for one, other in zip(
-            ends[shortest_first // near].tolist(), ends[lists.ravel()[shortest_first]].tolist(), strict=True
-        ):
-            paths.join(one, other)
-        ends = paths.ends()
-    return paths.walk()
-
-
-class _Paths:
-    """Nodes, each of them on a path of its own at first."""
-
-    def __init__(self, nodes: int) -> None:
-        self.count = nodes
-        self._next: list[list[int]] = [[] for _ in range(nodes)]
-        self._parent = list(range(nodes))
-
-    def _path(self, node: int) -> int:
-        parent = self._parent
-        while parent[node] != node:
-            parent[node] = node = parent[parent[node]]
-        return node
-
-    def join(self, one: int, other: int) -> None:
-        """Make one path of two, if both nodes are ends and not of the same path."""
-        if len(self._next[one]) == 2 or len(self._next[other]) == 2:
-            return
-        path, onto = self._path(one), self._path(other)
-        if path == onto:
-            return
-        self._parent[path] = onto
-        self._next[one].append(other)
-        self._next[other].append(one)
-        self.count -= 1
-
-    def ends(self) -> npt.NDArray[np.intp]:
-        return np.array([node for node, others in enumerate(self._next) if len(others) < 2], dtype=np.intp)
-
-    def walk(self) -> npt.NDArray[np.intp]:
-        """Return the nodes of the only path, from its lower end on."""
-        node, before = int(self.ends()[0]), -1
-        order = [node]
-        while len(order) < len(self._next):
-            node, before = next(other for other in self._next[node] if other != before), node
-            order.append(node)
-        return np.array(order, dtype=np.intp)
 
 
 def _faiss() -> Any:

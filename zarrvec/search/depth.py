@@ -13,8 +13,9 @@ import numpy as np
 import numpy.typing as npt
 
 from zarrvec.search.blocks import Grid, plan_blocks
+from zarrvec.search.coarse import Coarse
 from zarrvec.search.head import Head
-from zarrvec.search.kernels import THREADS, Coarse, choose, is_compiled
+from zarrvec.search.kernels import THREADS, choose, is_compiled
 from zarrvec.search.metrics import Metric
 from zarrvec.search.probing import list_bias
 from zarrvec.search.records import ListTable

@@ -9,10 +9,11 @@ from typing import Final, NamedTuple, Self
 import numpy as np
 import numpy.typing as npt
 
-from zarrvec.search.clustering import Assigner, similarity_order, train_centroids
+from zarrvec.search.clustering import Assigner, train_centroids
 from zarrvec.search.depth import Compass
 from zarrvec.search.quantize import quantize_centroids
 from zarrvec.search.records import LIST_HEAD, ListTable
+from zarrvec.search.similarity import similarity_order
 
 ROOT_BYTES: Final = 8 << 20
 """A table of lists up to this size is read whole; a longer one is read by groups."""

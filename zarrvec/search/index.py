@@ -4,9 +4,8 @@ Source: ``specs/vector-index.md``, sections "Segments", "Coverage" and "Reading"
 """
 
 import math
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from typing import Any, Final
 
 import numpy as np
@@ -16,10 +15,11 @@ from zarrvec.errors import CorruptError
 from zarrvec.faces import renumbering
 from zarrvec.format.envelope import crc32c
 from zarrvec.search.blocks import grid_of
-from zarrvec.search.cache import LISTS, ROOTS, CachedList
+from zarrvec.search.cache import ROOTS
 from zarrvec.search.depth import Compass
-from zarrvec.search.entries import EntriesReader, Span
+from zarrvec.search.entries import EntriesReader
 from zarrvec.search.head import MAX_COUNT, Deleted, Head, Segment
+from zarrvec.search.lists import keep_whole, parts_of
 from zarrvec.search.places import Snapshot
 from zarrvec.search.records import SHARED_HEAD, Layout, ListTable
 from zarrvec.search.resident import Resident
@@ -132,12 +132,12 @@ def _open_index(snapshot: Snapshot, head: Head) -> Index:
     ]
     later = [] if whole else [reader.first_key for reader in readers]
     data, generations = snapshot.read_with_generations([want for part in wants for want in part], later)
-    tables, origins, indexes, coverage, deleted, entries = _parts(data, map(len, wants))
+    tables, origins, indexes, coverage, deleted, entries = parts_of(data, map(len, wants))
     if whole:  # apart from the entries, which the same request brought
         tables = [memoryview(bytes(table)) for table in tables]
     origin = _origin(origins[0], head, f"{name}/{first.id}/{ORIGIN}") if with_origin else None
     for reader, shards in zip(
-        cut, _parts(indexes, [len(reader.index_wants()) for reader in cut]), strict=True
+        cut, parts_of(indexes, [len(reader.index_wants()) for reader in cut]), strict=True
     ):
         reader.take_indexes(reader.index_wants(), shards, index_path=name)
     opened: dict[tuple[str, str], Any] = {}
@@ -163,10 +163,10 @@ def _open_index(snapshot: Snapshot, head: Head) -> Index:
         )  # at the end of the transaction that wrote the head, the coverage may be written anew
     ROOTS.put_many({key: (opened[key], _size(opened[key])) for key in lasting})
     held |= opened
-    blocks_of = _parts(entries, (len(reader.wants([(0, reader.rows)])) for reader in whole))
+    blocks_of = parts_of(entries, (len(reader.wants([(0, reader.rows)])) for reader in whole))
     for segment, reader, blocks in zip(missing if whole else [], whole, blocks_of, strict=True):
         (block,) = reader.join([(0, reader.rows)], blocks)
-        _keep_whole(held["segment", segment.id][1], block, name)
+        keep_whole(held["segment", segment.id][1], block, name)
     return Index(
         head=head,
         centroids=held[keys[0]][0],
@@ -179,11 +179,6 @@ def _open_index(snapshot: Snapshot, head: Head) -> Index:
             bits: Resident((segment.id for segment in head.segments), head.nlist, bits) for bits in (4, 8)
         },
     )
-
-
-def _parts(data: Sequence[memoryview], lengths: Iterable[int]) -> list[list[memoryview]]:
-    left = iter(data)
-    return [list(islice(left, length)) for length in lengths]
 
 
 def _fits(head: Head) -> bool:
@@ -341,76 +336,3 @@ def _uncovered(
     uncovered = np.zeros(leading, dtype=np.bool_) if stale is None else stale
     uncovered[head.leading[0] :] = True
     return uncovered
-
-
-def read_lists(
-    snapshot: Snapshot, asked: Sequence[tuple[Part, Int64]], bits: int
-) -> list[dict[int, CachedList]]:
-    """Return posting lists, from memory or by one wave of requests, checked.
-
-    Parameters
-    ----------
-    asked
-        For each of some segments, the ascending numbers of lists in it that are not empty.
-    bits
-        4 to leave the low planes out, 8 to read all.
-
-    Returns
-    -------
-    list of dict
-        For each segment, lists by number.
-
-    Raises
-    ------
-    CorruptError
-        If a list doesn't match its checksum.
-    """
-    found: list[dict[int, CachedList]] = []
-    missing: list[tuple[Part, Int64, list[Span], list[Want]]] = []
-    for part, numbers in asked:
-        wanted = numbers.tolist()
-        held = LISTS.get_many([(part.id, number) for number in wanted])
-        lists = {number: kept for (_, number), kept in held.items() if kept.bits >= bits}
-        found.append(lists)
-        absent = np.empty(0, dtype=np.int64)
-        if len(lists) < len(wanted):
-            absent = np.array([number for number in wanted if number not in lists], dtype=np.int64)
-        spans = part.spans(absent, bits) if absent.size else []
-        missing.append((part, absent, spans, part.entries.wants(spans)))
-    wants = [more for *_, more in missing]
-    if any(wants):
-        data = _parts(snapshot.read([want for more in wants for want in more]), map(len, wants))
-        for lists, blocks, (part, absent, spans, _) in zip(found, data, missing, strict=True):
-            lists.update(_keep(part, absent, part.entries.join(spans, blocks), bits, snapshot.index_path))
-    return found
-
-
-def _keep(
-    part: Part, numbers: Int64, blocks: Sequence[memoryview | bytes], bits: int, name: str
-) -> dict[int, CachedList]:
-    """Check lists and put them into memory."""
-    lists = {}
-    heads = (part.counts[numbers] * part.layout.head_bytes(1)).tolist()
-    stored_crcs = part.crcs[numbers].tolist()
-    for number, block, head, (crc_head, crc_low) in zip(
-        numbers.tolist(), blocks, heads, stored_crcs, strict=True
-    ):
-        size = head if bits == 4 else len(block)
-        data = np.frombuffer(block, dtype=np.uint8)[:size].copy()  # apart from what it was read with
-        if crc32c(data[:head]) != crc_head or (bits == 8 and crc32c(data[head:]) != crc_low):
-            raise CorruptError(
-                f"{name}/{part.id}/entries: list {number} at entry {part.offsets[number]} doesn't match its checksum. "
-                "Build the index anew: array.vec.build_index()."
-            )
-        lists[number] = CachedList(data, bits)
-    LISTS.put_many({(part.id, number): (kept, kept.data.nbytes) for number, kept in lists.items()})
-    return lists
-
-
-def _keep_whole(part: Part, block: memoryview | bytes, name: str) -> None:
-    """Cut a segment that was read whole into its lists."""
-    numbers = np.flatnonzero(part.counts)
-    starts = part.offsets[numbers] * part.layout.entry_bytes
-    ends = starts + part.sizes(8, numbers)
-    view = memoryview(block)
-    _keep(part, numbers, [view[a:b] for a, b in zip(starts.tolist(), ends.tolist(), strict=True)], 8, name)

@@ -11,19 +11,16 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from types import ModuleType
-from typing import Any, Final, NamedTuple, Self, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from zarrvec.search._numpy_kernels import (
     COSINE,
-    GLANCE,
     IP,
-    MIDDLE,
     NO_HIT,
     NO_LIST,
-    UNIT,
     Found,
     ScanInput,
     merge,
@@ -31,9 +28,9 @@ from zarrvec.search._numpy_kernels import (
     scan_numpy,
     sizes_of,
 )
+from zarrvec.search.coarse import Coarse, plain
 from zarrvec.search.loading import Loader
 from zarrvec.search.metrics import Metric
-from zarrvec.search.records import CODE_ZERO, planes_of
 
 __all__ = [
     "NO_HIT",
@@ -58,12 +55,6 @@ _QUERIES_A_THREAD: Final = 4
 _PART_PRODUCTS: Final = 2_000_000_000
 """Products after which numpy, in half a second to two, looks whether compiled code has come. Parts much smaller would decode
 the same lists again and again."""
-_EASY_BYTES: Final = 1 << 20
-"""Centroids of so many bytes stay in the cache of a processor beside lists that are scanned; of more only high planes are read."""
-_PAGE_BYTES: Final = 2 << 20
-"""Of a large page. For allocations of two of them numpy asks the system for such."""
-_LINE_BYTES: Final = 64
-"""Of the cache of a processor."""
 
 Float32 = npt.NDArray[np.float32]
 Int64 = npt.NDArray[np.int64]
@@ -135,58 +126,6 @@ def scan(
     return _scan_compiled(compiled, lists, queries, probes, base, kept, bits, allowed, threads)
 
 
-class Coarse(NamedTuple):
-    """Centroids as compiled code takes them. Make it with `of`."""
-
-    codes: npt.NDArray[np.int8]
-    """(nlist, d) int8."""
-    high: npt.NDArray[np.uint8]
-    """(nlist, ceil(d / 2)) uint8: their high planes, as those of entries; rounded if there are no low planes."""
-    low: npt.NDArray[np.uint8]
-    """(nlist, ceil(d / 2)) uint8: their low planes; (0, ceil(d / 2)) if there are so many lists that time goes by memory."""
-    scales: Float32
-    """(n,) float32: what they are multiplied with; n, here and below, is nlist up to a multiple of 16."""
-    squares: Float32
-    """(n,) float32: squared lengths of the centroids, infinite beyond them."""
-    bias: Float32
-    """(n,) float32: what is added to ``-2 * products`` for the order of the lists, times a factor; infinite beyond."""
-    lost: Float32
-    """(n,) float32: length of what was rounded away."""
-
-    @classmethod
-    def of(cls, codes: npt.NDArray[np.int8], scales: Float32, squares: Float32, bias: Float32) -> Self:
-        """Take (nlist, d) int8 centroids, and (nlist,) of all else."""
-        count, width = codes.shape
-        lengths = np.sqrt(width * squares)
-        if codes.nbytes <= _EASY_BYTES:
-            lost = lengths / 2**15  # of int16 queries
-            high, low = planes_of(codes.view(np.uint8) ^ np.uint8(CODE_ZERO))
-        else:
-            rounded = (codes.astype(np.int16) + (MIDDLE * UNIT + UNIT // 2)) // UNIT
-            left = codes - (rounded - MIDDLE) * UNIT
-            lost = scales * np.sqrt(np.einsum("ij,ij->i", left, left, dtype=np.int32)) + lengths / 2**11
-            high = planes_of((rounded * 16).astype(np.uint8))[0]
-            low = high[:0]
-        columns = []
-        for column, beyond in ((scales, 0), (squares, np.inf), (bias, np.inf), (lost, 0)):
-            columns.append(np.full(-(-count // GLANCE) * GLANCE, beyond, dtype=np.float32))
-            columns[-1][:count] = column
-        parts = [_plain(codes, np.int8), high, low, *columns]
-        return cls(*(_in_large_pages(parts) if codes.nbytes > _EASY_BYTES else parts))
-
-
-def _in_large_pages(arrays: Sequence[npt.NDArray[Any]]) -> list[npt.NDArray[Any]]:
-    """Copy arrays to one piece of memory, so long that numpy asks for large pages: translations of many small ones are not kept."""
-    starts = np.cumsum([0, *(-(-array.nbytes // _LINE_BYTES) * _LINE_BYTES for array in arrays)])
-    memory = np.empty(-(-starts[-1] // _PAGE_BYTES) * _PAGE_BYTES + _PAGE_BYTES, dtype=np.uint8)
-    starts += -memory.ctypes.data % _PAGE_BYTES
-    copies = []
-    for start, array in zip(starts.tolist(), arrays, strict=False):
-        copies.append(memory[start : start + array.nbytes].view(array.dtype).reshape(array.shape))
-        copies[-1][...] = array
-    return copies
-
-
 def choose(
     coarse: Coarse, queries: Float32, factors: Float32, count: int, *, threads: int = 1
 ) -> tuple[Int64, Float32, Float32]:
@@ -216,7 +155,7 @@ def choose(
     """
     compiled = _loader.module
     assert compiled is not None
-    queries, factors = _plain(queries, np.float32), _plain(factors, np.float32)
+    queries, factors = plain(queries, np.float32), plain(factors, np.float32)
     lists = np.empty((len(queries), count), dtype=np.int64)
     theirs = np.empty((len(queries), count), dtype=np.float32)
     nearest = np.empty(len(queries), dtype=np.float32)
@@ -294,13 +233,13 @@ def find(
     tally = np.empty(3, dtype=np.int64)
     told = (
         _METRICS.get(space.metric, -1),
-        _NO_ORIGIN if space.origin is None else _plain(space.origin, np.float32),
+        _NO_ORIGIN if space.origin is None else plain(space.origin, np.float32),
         space.nprobe,
         float(space.far),
     )
     described, mask = _described(lists, bits), (False, _NO_MASK)
     done = compiled.find(
-        tuple(coarse), described, _plain(queries, np.float64), told, mask, ids, distances, tally
+        tuple(coarse), described, plain(queries, np.float64), told, mask, ids, distances, tally
     )
     return Nearest(ids, distances, *tally.tolist()) if done else None
 
@@ -360,18 +299,18 @@ def _scan_compiled(
     threads: int,
 ) -> Found:
     described = _described(lists, bits)
-    mask = (allowed is not None, _NO_MASK if allowed is None else _plain(allowed).view(np.uint8))
+    mask = (allowed is not None, _NO_MASK if allowed is None else plain(allowed).view(np.uint8))
 
     def scan_part(part: slice | npt.NDArray[np.intp]) -> Found:
-        numbers = _plain(probes[part], np.int64)
+        numbers = plain(probes[part], np.int64)
         ids = np.empty((len(numbers), kept), dtype=np.int64)
         scores = np.empty((len(numbers), kept), dtype=np.float32)
         scanned = compiled.scan(
             described,
-            _plain(queries[part], np.float32),
+            plain(queries[part], np.float32),
             numbers,
             _order(numbers, lists.counts.shape[1]),
-            _plain(base[part], np.float32),
+            plain(base[part], np.float32),
             mask,
             ids,
             scores,
@@ -395,16 +334,10 @@ def _scan_compiled(
 def _described(lists: ScanInput, bits: int) -> tuple[Any, ...]:
     layout = lists.layout
     return (
-        _plain(lists.addresses, np.uint64),
-        _plain(lists.counts, np.int64),
+        plain(lists.addresses, np.uint64),
+        plain(lists.counts, np.int64),
         (layout.width, layout.id_bytes, bool(layout.has_norms), bits),
     )
-
-
-def _plain(array: npt.NDArray[Any], dtype: npt.DTypeLike | None = None) -> npt.NDArray[Any]:
-    """Return an array as numba takes it: anything else, even one that is read-only, has it compile all anew."""
-    array = np.ascontiguousarray(array, dtype=dtype)
-    return array if array.flags.carray else array.copy()
 
 
 def _order(probes: Int64, nlist: int) -> npt.NDArray[np.intp]:

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from zarrvec.search.depth import waves
-from zarrvec.search.index import read_lists
+from zarrvec.search.lists import read_lists
 from zarrvec.search.places import Snapshot
 from zarrvec.search.quantize import Codes
 from zarrvec.search.roots import Part

@@ -17,10 +17,11 @@ from zarr.types import AnyArray
 
 from zarrvec.search.blocks import grid_of, plan_blocks
 from zarrvec.search.build import BLOCK_BYTES, Built, Progress
-from zarrvec.search.clustering import Assigner, similarity_order, train_centroids
+from zarrvec.search.clustering import Assigner, train_centroids
 from zarrvec.search.editing import check_writable, need_head, read_anew
 from zarrvec.search.head import Head
-from zarrvec.search.index import QUERIES, Index, open_index, read_lists
+from zarrvec.search.index import QUERIES, Index, open_index
+from zarrvec.search.lists import read_lists
 from zarrvec.search.manage import build_index, store
 from zarrvec.search.merging import copy_lists
 from zarrvec.search.places import Snapshot
@@ -29,6 +30,7 @@ from zarrvec.search.quantize import quantize_centroids
 from zarrvec.search.reading import read_rows
 from zarrvec.search.records import LIST_HEAD, ListTable
 from zarrvec.search.roots import Centroids
+from zarrvec.search.similarity import similarity_order
 from zarrvec.search.sources import Want
 from zarrvec.search.space import beyond_float32, indexed_rows
 from zarrvec.search.spool import Spool

@@ -12,7 +12,7 @@ from zarr.types import AnyArray
 
 from zarrvec.engine.traffic import Traffic, counting
 from zarrvec.errors import OptionError, SearchError
-from zarrvec.search.approximate import Asked, Prepared, prepare, search_lists
+from zarrvec.search.approximate import search_lists
 from zarrvec.search.blocks import grid_of
 from zarrvec.search.bounded import search_bounded
 from zarrvec.search.depth import are_few, bytes_to_rank_again, depth_for
@@ -31,6 +31,7 @@ from zarrvec.search.inputs import (
 )
 from zarrvec.search.metrics import check_metric
 from zarrvec.search.places import Snapshot
+from zarrvec.search.prepared import Asked, Prepared, prepare
 from zarrvec.search.reading import Siblings, read_rows, sibling
 from zarrvec.search.space import are_too_large, is_far
 

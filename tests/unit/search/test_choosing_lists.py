@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from zarrvec.search import kernels
+from zarrvec.search import coarse, kernels
 from zarrvec.search.depth import Compass
 from zarrvec.search.records import LIST_HEAD, ListTable
 
@@ -70,7 +70,7 @@ def check(compass, queries, nprobe):
 def seen(request, monkeypatch):
     """What is read of all centroids."""
     if request.param == "high planes":
-        monkeypatch.setattr(kernels, "_EASY_BYTES", 0)
+        monkeypatch.setattr(coarse, "_EASY_BYTES", 0)
     assert kernels.compile_now()
 
 
@@ -97,7 +97,7 @@ def test_lists_of_the_least_keys(seen, kind, metric, width):
 def test_any_number_of_lists_and_queries(seed, kind, width, nlist, count, data):
     rng = np.random.default_rng(seed)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(kernels, "_EASY_BYTES", data.draw(st.sampled_from([0, 1 << 20])))
+        patch.setattr(coarse, "_EASY_BYTES", data.draw(st.sampled_from([0, 1 << 20])))
         assert kernels.compile_now()
         compass = Compass.of_table(table_of(kind(rng, nlist, width)), "cosine")
         check(compass, kind(rng, count, width), data.draw(st.integers(1, nlist)))

@@ -11,9 +11,9 @@ from zarrvec.search.clustering import (
     Assigner,
     gain_threshold,
     second_lists,
-    similarity_order,
     train_centroids,
 )
+from zarrvec.search.similarity import similarity_order
 
 
 @pytest.fixture(autouse=True)

@@ -15,7 +15,8 @@ from zarrvec.search.describe import describe
 from zarrvec.search.editing import need_head
 from zarrvec.search.groups import Grouped
 from zarrvec.search.head import Head
-from zarrvec.search.index import open_index, read_deleted, read_lists
+from zarrvec.search.index import open_index, read_deleted
+from zarrvec.search.lists import read_lists
 from zarrvec.search.places import Snapshot
 from zarrvec.search.records import Entries, ListTable
 from zarrvec.search.storing import write_lists, write_segment

@@ -12,7 +12,7 @@ from zarr.storage import MemoryStore
 
 import zarrvec
 from zarrvec.errors import OptionError, SearchError
-from zarrvec.search import approximate, searching
+from zarrvec.search import searching
 from zarrvec.search.cache import LISTS, ROOTS
 
 pytestmark = pytest.mark.usefixtures("quick_builds")
@@ -196,11 +196,13 @@ class TestSearchesLikeTheOneBefore:
         """Which searches were prepared."""
         calls = []
 
-        def prepare(snapshot, index, asked):
-            calls.append(asked)
-            return approximate.prepare(snapshot, index, asked)
+        prepare = searching.prepare
 
-        monkeypatch.setattr(searching, "prepare", prepare)
+        def noted(snapshot, index, asked):
+            calls.append(asked)
+            return prepare(snapshot, index, asked)
+
+        monkeypatch.setattr(searching, "prepare", noted)
         return calls
 
     @pytest.fixture

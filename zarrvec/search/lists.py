@@ -1,0 +1,99 @@
+"""How are posting lists read and checked?
+
+Source: ``specs/vector-index.md``, section "Reading".
+"""
+
+from collections.abc import Iterable, Sequence
+from itertools import islice
+
+import numpy as np
+import numpy.typing as npt
+
+from zarrvec.errors import CorruptError
+from zarrvec.format.envelope import crc32c
+from zarrvec.search.cache import LISTS, CachedList
+from zarrvec.search.entries import Span
+from zarrvec.search.places import Snapshot
+from zarrvec.search.roots import Part
+from zarrvec.search.sources import Want
+
+Int64 = npt.NDArray[np.int64]
+
+
+def read_lists(
+    snapshot: Snapshot, asked: Sequence[tuple[Part, Int64]], bits: int
+) -> list[dict[int, CachedList]]:
+    """Return posting lists, from memory or by one wave of requests, checked.
+
+    Parameters
+    ----------
+    asked
+        For each of some segments, the ascending numbers of lists in it that are not empty.
+    bits
+        4 to leave the low planes out, 8 to read all.
+
+    Returns
+    -------
+    list of dict
+        For each segment, lists by number.
+
+    Raises
+    ------
+    CorruptError
+        If a list doesn't match its checksum.
+    """
+    found: list[dict[int, CachedList]] = []
+    missing: list[tuple[Part, Int64, list[Span], list[Want]]] = []
+    for part, numbers in asked:
+        wanted = numbers.tolist()
+        held = LISTS.get_many([(part.id, number) for number in wanted])
+        lists = {number: kept for (_, number), kept in held.items() if kept.bits >= bits}
+        found.append(lists)
+        absent = np.empty(0, dtype=np.int64)
+        if len(lists) < len(wanted):
+            absent = np.array([number for number in wanted if number not in lists], dtype=np.int64)
+        spans = part.spans(absent, bits) if absent.size else []
+        missing.append((part, absent, spans, part.entries.wants(spans)))
+    wants = [more for *_, more in missing]
+    if any(wants):
+        data = parts_of(snapshot.read([want for more in wants for want in more]), map(len, wants))
+        for lists, blocks, (part, absent, spans, _) in zip(found, data, missing, strict=True):
+            lists.update(_keep(part, absent, part.entries.join(spans, blocks), bits, snapshot.index_path))
+    return found
+
+
+def _keep(
+    part: Part, numbers: Int64, blocks: Sequence[memoryview | bytes], bits: int, name: str
+) -> dict[int, CachedList]:
+    """Check lists and put them into memory."""
+    lists = {}
+    heads = (part.counts[numbers] * part.layout.head_bytes(1)).tolist()
+    stored_crcs = part.crcs[numbers].tolist()
+    for number, block, head, (crc_head, crc_low) in zip(
+        numbers.tolist(), blocks, heads, stored_crcs, strict=True
+    ):
+        size = head if bits == 4 else len(block)
+        data = np.frombuffer(block, dtype=np.uint8)[:size].copy()  # apart from what it was read with
+        if crc32c(data[:head]) != crc_head or (bits == 8 and crc32c(data[head:]) != crc_low):
+            raise CorruptError(
+                f"{name}/{part.id}/entries: list {number} at entry {part.offsets[number]} doesn't match its checksum. "
+                "Build the index anew: array.vec.build_index()."
+            )
+        lists[number] = CachedList(data, bits)
+    LISTS.put_many({(part.id, number): (kept, kept.data.nbytes) for number, kept in lists.items()})
+    return lists
+
+
+def keep_whole(part: Part, block: memoryview | bytes, name: str) -> None:
+    """Cut a segment that was read whole into its lists."""
+    numbers = np.flatnonzero(part.counts)
+    starts = part.offsets[numbers] * part.layout.entry_bytes
+    ends = starts + part.sizes(8, numbers)
+    view = memoryview(block)
+    _keep(part, numbers, [view[a:b] for a, b in zip(starts.tolist(), ends.tolist(), strict=True)], 8, name)
+
+
+def parts_of(data: Sequence[memoryview], lengths: Iterable[int]) -> list[list[memoryview]]:
+    """Cut what one wave of requests has brought into parts of these lengths."""
+    left = iter(data)
+    return [list(islice(left, length)) for length in lengths]
