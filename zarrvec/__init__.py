@@ -9,10 +9,11 @@ if TYPE_CHECKING:
     from zarrvec.adapt.rechunk import Rechunked, rechunk
     from zarrvec.adapt.replan import replan
     from zarrvec.faces.accessors import register_array_accessor
-    from zarrvec.faces.api import CommitInfo, append, at, branch, diff, history, revert, tag, transaction
     from zarrvec.faces.store import ZarrVecStore
     from zarrvec.faces.targets import open_store
     from zarrvec.faces.tracing import Trace, trace
+    from zarrvec.faces.versions import CommitInfo, at, branch, diff, history, revert, tag
+    from zarrvec.faces.writing import append, transaction
     from zarrvec.planner.access import Access
     from zarrvec.planner.plan import Plan
     from zarrvec.planner.planning import plan
@@ -57,6 +58,8 @@ _HOMES = {
     "register_array_accessor": "zarrvec.faces.accessors",
     "replan": "zarrvec.adapt.replan",
     "trace": "zarrvec.faces.tracing",
+    "append": "zarrvec.faces.writing",
+    "transaction": "zarrvec.faces.writing",
 }
 
 
@@ -65,7 +68,7 @@ def __getattr__(name: str) -> Any:
     if name in __all__:
         from importlib import import_module
 
-        return getattr(import_module(_HOMES.get(name, "zarrvec.faces.api")), name)
+        return getattr(import_module(_HOMES.get(name, "zarrvec.faces.versions")), name)
     raise AttributeError(f"module 'zarrvec' has no attribute {name!r}")
 
 

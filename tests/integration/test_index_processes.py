@@ -1,6 +1,10 @@
 """Threads and processes that append, write, delete, optimize and search one index, on local files and a real S3 server."""
 
 import multiprocessing
+import os
+import subprocess
+import sys
+import textwrap
 import threading
 import time
 import traceback
@@ -225,3 +229,21 @@ def test_an_index_that_is_dropped_can_not_be_deleted_from(place: Place) -> None:
     other.vec.drop_index()
     with pytest.raises(SearchError, match="no vector index"):
         array.vec.delete([1])
+
+
+def test_a_forked_child_builds_an_index_after_its_parent(tmp_path: Any) -> None:
+    code = f"""
+        import os, numpy as np, zarr
+        root = zarr.open_group("zarrvec://{tmp_path}/data.zarr", mode="a")
+        data = np.random.default_rng(0).standard_normal((6000, 64)).astype("f4")
+        arrays = [root.create_array(name, data=data, chunks=(1000, 64)) for name in ("a", "b")]
+        arrays[0].vec.build_index()  # by the threads of faiss
+        child = os.fork()
+        if not child:
+            arrays[1].vec.build_index()
+            os._exit(0)
+        assert os.waitpid(child, 0)[1] == 0
+        assert zarr.open_array("zarrvec://{tmp_path}/data.zarr", path="b").vec.info()["rows"] == 6000
+    """
+    environment = {**os.environ, "OMP_NUM_THREADS": "2"}
+    subprocess.run([sys.executable, "-c", textwrap.dedent(code)], check=True, timeout=60, env=environment)

@@ -166,6 +166,26 @@ def test_at_tag_branch_diff_revert(root, url):
     assert zarrvec.diff(root, "first").keys() <= {"a/c/1"}
 
 
+def test_commits_of_two_branches_that_have_one_number(root, url):
+    a = root.create_array("a", data=np.arange(3), chunks=(1,))
+    zarrvec.branch(root, "side")
+    side = zarr.open_group(url, mode="r+", storage_options={"zarrvec": {"branch": "side"}})
+    a[0] = 10
+    zarrvec.tag(root, "theirs")
+    side["a"][0] = 20
+    side.create_array("z", shape=1000, chunks=(1,), dtype="u1", fill_value=1)[:] = (
+        0  # what a has in commits moves to pages
+    )
+    assert zarrvec.history(root)[0].number == zarrvec.history(side)[0].number - 2
+    assert zarrvec.diff(side, "theirs", "theirs") == {}
+    assert {key: what for key, what in zarrvec.diff(side, "theirs").items() if not key.startswith("z/")} == {
+        "a/c/0": "changed"
+    }
+    zarrvec.revert(side, "theirs")
+    assert side["a"][:].tolist() == [10, 1, 2]
+    assert zarrvec.diff(side, "theirs") == {"a/c/0": "changed"}  # by another commit
+
+
 def test_an_id_of_digits_alone(root, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr("zarrvec.engine.committer.secrets.token_bytes", lambda count: b"\x12" * count)

@@ -21,7 +21,7 @@ from zarrvec.engine import engine as engines
 from zarrvec.engine.bridge import run_sync
 from zarrvec.engine.staging import Staging
 from zarrvec.errors import ConflictError
-from zarrvec.faces import api
+from zarrvec.faces import versions
 from zarrvec.format import manifest
 from zarrvec.format.keys import is_below, is_metadata
 from zarrvec.layout import fold
@@ -296,7 +296,7 @@ class StoreMachine(RuleBasedStateMachine):
         number = data.draw(st.integers(1, len(self.versions) - 1))
         past, now = self.versions[number], self.newest
         changed = {key for key in past if self.generations[number][key] != self.generations[-1].get(key, 0)}
-        landed = api.revert(self.repositories[session], number).number
+        landed = versions.revert(self.repositories[session], number).number
         self.landed(landed, dict(past), changed)
         if landed == len(self.versions) - 1 and (changed or now.keys() - past.keys()):
             notes = self.notes[session]

@@ -170,8 +170,8 @@ def _sides(directory: Path) -> tuple[_Side, _Side]:
     from zarrvec.cli.demo_stores import CountingStore
     from zarrvec.engine.bridge import run_sync
     from zarrvec.engine.counting import Requests, count_requests
-    from zarrvec.faces.api import transaction
     from zarrvec.faces.targets import repository_of
+    from zarrvec.faces.writing import transaction
 
     plain = CountingStore(LocalStore(directory / PLAIN))
     url = f"zarrvec://{directory}/{OURS}"

@@ -158,7 +158,7 @@ def log(
     storage_options: StorageOptions = None,
 ) -> None:
     """List the commits of a branch, the newest first."""
-    from zarrvec.faces.api import history
+    from zarrvec.faces.versions import history
 
     repository, _ = open_repository(url, option, storage_options, branch=branch)
     version_of(repository)
@@ -183,7 +183,7 @@ def diff(
     storage_options: StorageOptions = None,
 ) -> None:
     """List the keys that differ between two versions."""
-    from zarrvec.faces.api import diff as compare
+    from zarrvec.faces.versions import diff as compare
 
     repository, path = open_repository(url, option, storage_options, branch=branch)
     version_of(repository)

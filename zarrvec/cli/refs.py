@@ -20,14 +20,14 @@ def tag(
     storage_options: StorageOptions = None,
 ) -> None:
     """Give a version a fixed name, or list the tags."""
-    from zarrvec.faces import api
+    from zarrvec.faces import versions
 
     repository, _ = open_repository(url, option, storage_options)
     version_of(repository)
     if name is None:
         _show(_refs(repository)[1], as_json)
         return
-    commit = api.tag(repository, name, at=at)
+    commit = versions.tag(repository, name, at=at)
     _done(f"tag {name} names commit {commit.number} ({commit.id[:12]})", commit, as_json)
 
 
@@ -40,7 +40,7 @@ def branch(
     storage_options: StorageOptions = None,
 ) -> None:
     """Begin a branch at a version, or list the branches."""
-    from zarrvec.faces import api
+    from zarrvec.faces import versions
 
     repository, _ = open_repository(url, option, storage_options)
     if name is None:
@@ -50,7 +50,7 @@ def branch(
         _show(branches, as_json)
         return
     version_of(repository)
-    commit = api.branch(repository, name, at=at)
+    commit = versions.branch(repository, name, at=at)
     _done(f"branch {name} begins at commit {commit.number} ({commit.id[:12]})", commit, as_json)
 
 

@@ -16,6 +16,7 @@ from zarrvec.errors import KeyNameError
 from zarrvec.faces.config import use_pipeline
 from zarrvec.faces.file import ZarrVecFile
 from zarrvec.faces.location import repository_from, split_local
+from zarrvec.faces.renumbering import INDEX_DOCUMENT, without_coverage
 from zarrvec.repository import Repository, StaleError
 
 
@@ -305,7 +306,10 @@ class ZarrVecFileSystem(AsyncFileSystem):
     async def _cp_file(self, path1: str, path2: str, **_: Any) -> None:
         if await self._isdir(path1):
             return
-        await self._pipe_file(path2, await self._cat_file(path1))
+        data = await self._cat_file(path1)
+        if path2.endswith(INDEX_DOCUMENT):  # the copy of its array is written by a commit of another number
+            data = without_coverage(data)
+        await self._pipe_file(path2, data)
 
     async def _put_file(self, lpath: str, rpath: str, mode: str = "overwrite", **_: Any) -> None:
         if os.path.isdir(lpath):  # noqa: PTH112

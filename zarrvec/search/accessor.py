@@ -11,7 +11,7 @@ from zarrvec.search.describe import BYTES_PER_SECOND, LATENCY_SECONDS, Plan, des
 from zarrvec.search.exact import DEFAULT_MEMORY_BYTES
 from zarrvec.search.extending import append
 from zarrvec.search.hits import Hits
-from zarrvec.search.inputs import as_rows, metric_of
+from zarrvec.search.inputs import metric_of
 from zarrvec.search.manage import build_index, delete, drop_index
 from zarrvec.search.metrics import Metric, check_metric
 from zarrvec.search.optimize import optimize
@@ -265,7 +265,7 @@ class VectorAccessor:
         >>> array.vec.append(-array[:1]), array.vec.search(-array[0], k=1).ids.tolist()
         ((301, 8), [300])
         """
-        return append(self._array, as_rows(vectors, self._array))
+        return append(self._array, vectors)
 
     def delete(self, ids: npt.ArrayLike) -> int:
         """Keep rows from being found, until the index is dropped; return how many could be found before.

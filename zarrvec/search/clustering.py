@@ -4,6 +4,8 @@ Pure: vectors in, numbers out, the same ones for the same seed. Sources: k-means
 arXiv 2404.00774. What is chosen here was measured: ``specs/vector-index.md``, section "Choices".
 """
 
+import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Final, NamedTuple, TypeAlias
@@ -11,6 +13,7 @@ from typing import Any, Final, NamedTuple, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from zarrvec.engine.bridge import call_after_fork
 from zarrvec.errors import OptionError
 from zarrvec.search.origin import middle_of
 
@@ -324,7 +327,21 @@ def _faiss() -> Any:
         import faiss
     except ImportError as error:
         raise OptionError("an index is built with faiss: pip install 'zarrvec[search]'") from error
+    if _is_forked.is_set():
+        faiss.omp_set_num_threads(1)  # of this thread
     return faiss
+
+
+_is_forked: Final = threading.Event()
+"""Set where faiss was loaded before a fork: the threads of its pool are not in the child, and would be waited for."""
+
+
+def _note_fork() -> None:
+    if "faiss" in sys.modules:
+        _is_forked.set()
+
+
+call_after_fork(_note_fork)
 
 
 @contextmanager

@@ -20,7 +20,7 @@ from zarr.storage import StorePath
 from zarr.types import AnyArray
 
 from zarrvec.errors import CorruptError, ReadOnlyError, SearchError
-from zarrvec.faces.api import send_ahead
+from zarrvec.faces.writing import send_ahead
 from zarrvec.format.envelope import crc32c
 from zarrvec.search.below import PartsBelow
 from zarrvec.search.cache import ROOTS
@@ -28,7 +28,7 @@ from zarrvec.search.head import ATTRIBUTE, Deleted, Head, age_of, new_id
 from zarrvec.search.index import COVERAGE, QUERIES, UNCOVERED, read_deleted, renumbered
 from zarrvec.search.places import Snapshot
 from zarrvec.search.storing import write_whole
-from zarrvec.search.units import STAGED, Generations
+from zarrvec.search.units import Covered
 
 Int64 = npt.NDArray[np.int64]
 T = TypeVar("T")
@@ -205,13 +205,13 @@ class Editor:
         return newest
 
     def finish(
-        self, head: Head, coverage: Generations | None, deleted: Int64 | None, *, sweep: bool = False
+        self, head: Head, covered: Covered | None, deleted: Int64 | None, *, sweep: bool = False
     ) -> Head:
         """Write what goes with the head, the head, and drop parts that it doesn't name; return it as it was written.
 
         Parameters
         ----------
-        coverage
+        covered
             Of the units, if the store is ours.
         deleted
             All deleted ids; None if they didn't change.
@@ -223,8 +223,8 @@ class Editor:
         OvertakenError
             If another writer changed the index meanwhile. The head was not written.
         """
-        if coverage is not None:
-            self._cover(coverage)
+        if covered is not None:
+            self._cover(covered)
         if deleted is not None:
             head = msgspec.structs.replace(head, deleted_ids=self._write_deleted(deleted))
         if self._parts is None:
@@ -273,13 +273,12 @@ class Editor:
         write_whole(self.group, told.id, stored)
         return told
 
-    def _cover(self, coverage: Generations) -> None:
-        write_whole(self.group, COVERAGE, coverage.astype("<u8"))
-        coverage = coverage.copy()
+    def _cover(self, covered: Covered) -> None:
+        write_whole(self.group, COVERAGE, covered.generations.astype("<u8"))
+        coverage, written = covered.generations.copy(), covered.written
         transaction = self._snapshot.transaction
-        if transaction is None or not (coverage == STAGED).any():
+        if transaction is None or written is None:
             return
-        written = transaction.staging.watch()
         units = self._snapshot.units()
 
         def uncover() -> None:

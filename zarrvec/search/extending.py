@@ -17,8 +17,8 @@ import numpy.typing as npt
 from zarr.types import AnyArray
 
 from zarrvec.errors import ConflictError, CorruptError
-from zarrvec.faces.api import append_once, commit_once, newest_of, send_ahead
 from zarrvec.faces.pipeline import REDO_LIMIT
+from zarrvec.faces.writing import append_once, commit_once, newest_of, send_ahead
 from zarrvec.search.blocks import grid_of, plan_blocks
 from zarrvec.search.build import BLOCK_BYTES
 from zarrvec.search.editing import (
@@ -33,6 +33,7 @@ from zarrvec.search.editing import (
 )
 from zarrvec.search.head import Head, Segment, new_id
 from zarrvec.search.index import UNCOVERED, Index, open_index
+from zarrvec.search.inputs import as_rows
 from zarrvec.search.merging import copy_lists
 from zarrvec.search.places import Snapshot
 from zarrvec.search.placing import Lister
@@ -40,7 +41,7 @@ from zarrvec.search.space import beyond_float32, indexed_rows
 from zarrvec.search.spool import Spool
 from zarrvec.search.storing import SpooledLists, write_segment
 from zarrvec.search.stream import stream_blocks
-from zarrvec.search.units import Generations, stored_as
+from zarrvec.search.units import Covered, stored_as
 
 Int64 = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
@@ -53,7 +54,7 @@ SEGMENTS_OF_A_SIZE: Final = 4
 """So many later segments of about one size are merged to one of the next."""
 
 
-def append(array: AnyArray, vectors: npt.NDArray[Any]) -> tuple[int, ...]:
+def append(array: AnyArray, vectors: npt.ArrayLike) -> tuple[int, ...]:
     """Append rows, and put them into the index if there is one and enough are waiting; one commit on a zarrvec store.
 
     Parameters
@@ -61,7 +62,7 @@ def append(array: AnyArray, vectors: npt.NDArray[Any]) -> tuple[int, ...]:
     array
         Of vectors.
     vectors
-        (n, ..., d) in the dtype of the array.
+        (n, ..., d), as the array is by now.
     """
     check_writable(array)
 
@@ -70,9 +71,10 @@ def append(array: AnyArray, vectors: npt.NDArray[Any]) -> tuple[int, ...]:
         if not before.is_versioned:  # the handle that was given may be older than others' appends
             newest = newest_of(array)
             before = Snapshot.of(newest)
+        rows = as_rows(vectors, before.array)
         head = open_head(before)
         if head is None or not fits(before.array, head):
-            return append_once(array, vectors, 0, newest)
+            return append_once(array, rows, 0, newest)
         stop = before.array.shape[0]  # before the handle that was given learns the new shape
         index = None
         if before.array.shape[1:-1] == head.leading[1:] and stored_as(before.array) == head.stored_as:
@@ -88,9 +90,9 @@ def append(array: AnyArray, vectors: npt.NDArray[Any]) -> tuple[int, ...]:
             return extend()
         with ExitStack() as stack:
             listing = None
-            if index is not None and _is_enough(before, head, stop, vectors):
-                listing = stack.enter_context(_Listing(before, head, index, stop, vectors))
-            shape = append_once(array, vectors, 0, newest)
+            if index is not None and _is_enough(before, head, stop, rows):
+                listing = stack.enter_context(_Listing(before, head, index, stop, rows))
+            shape = append_once(array, rows, 0, newest)
             send_ahead(array)
             _follow(array, before, head, index, listing, stop)
         return shape
@@ -218,8 +220,9 @@ def _change(
         # new rows may have got the ids of ones that were cut off
         there = ids < stop * math.prod(now.array.shape[1:-1])
         deleted = None if there.all() else ids[there]
+    covered = None if index is None or listing is None else now.covered()
     if index is not None and listing is not None and listing.finish(now.array, head.leading[0], stop):
-        _extend(now, before, head, index, listing, deleted)
+        _extend(now, before, head, index, listing, covered, deleted)
     elif stop < head.leading[0] and not now.is_versioned:  # others read rows that were not yet written
         Editor(now, before).finish(changed(head, leading=(stop, *head.leading[1:]), cut=True), None, deleted)
     elif deleted is not None:
@@ -227,7 +230,13 @@ def _change(
 
 
 def _extend(
-    now: Snapshot, before: Snapshot, head: Head, index: Index, listing: _Listing, deleted: Int64 | None
+    now: Snapshot,
+    before: Snapshot,
+    head: Head,
+    index: Index,
+    listing: _Listing,
+    covered: Covered | None,
+    deleted: Int64 | None,
 ) -> None:
     """Make a segment of the new rows and those that waited, if there are any, and of segments that become one with it."""
     editor = Editor(now, before)
@@ -262,7 +271,7 @@ def _extend(
             segments=segments,
             grid=now.units().grid if now.is_versioned else (),
         ),
-        _coverage(now, head, index.uncovered),
+        None if covered is None else _coverage(covered, now.array, head, index.uncovered),
         deleted,
     )
 
@@ -286,12 +295,12 @@ def _tier(segments: Sequence[Segment], rows: int) -> list[Segment]:
         merged += near
 
 
-def _coverage(now: Snapshot, head: Head, uncovered: Mask | None) -> Generations | None:
+def _coverage(covered: Covered, array: AnyArray, head: Head, uncovered: Mask | None) -> Covered:
     """Return what is covered when all rows that no list ever had are in one; what was stale before remains so."""
-    generations = now.generations()
-    if generations is None or uncovered is None:
-        return generations
-    stale = np.zeros(now.array.shape[:-1], dtype=np.bool_)
+    if uncovered is None:
+        return covered
+    stale = np.zeros(array.shape[:-1], dtype=np.bool_)
     old = slice(0, head.leading[0])
     stale[old] = uncovered[old]
-    return np.where(grid_of(now.array).units_of(stale), np.uint64(UNCOVERED), generations)
+    units = grid_of(array).units_of(stale)
+    return covered._replace(generations=np.where(units, np.uint64(UNCOVERED), covered.generations))

@@ -18,9 +18,9 @@ import numpy.typing as npt
 from zarr.types import AnyArray
 
 from zarrvec.errors import ConflictError, OptionError, SearchError
-from zarrvec.faces.api import commit_once
 from zarrvec.faces.cluster import Cluster
 from zarrvec.faces.pipeline import REDO_LIMIT
+from zarrvec.faces.writing import commit_once
 from zarrvec.search.blocks import grid_of
 from zarrvec.search.build import BUILD_MEMORY_BYTES, Builder, Built, Progress, Recipe, silent
 from zarrvec.search.editing import (
@@ -40,7 +40,7 @@ from zarrvec.search.inputs import as_ids, as_queries, check_array, check_memory,
 from zarrvec.search.metrics import Metric
 from zarrvec.search.places import Snapshot
 from zarrvec.search.storing import write_segment, write_whole
-from zarrvec.search.units import Generations, stored_as
+from zarrvec.search.units import Covered, stored_as
 from zarrvec.types import VERSION
 
 Int64 = npt.NDArray[np.int64]
@@ -106,9 +106,9 @@ def build_index(
             cluster = stack.enter_context(Cluster(client))
             cluster.check_reached(array.store_path)
             builder = SharedBuilder(source, recipe, progress, cluster)
-        generations = snapshot.generations()
+        covered = snapshot.covered()
         built = builder.run()
-        return store(array, snapshot, generations, built, recipe.metric, options, measured, started, progress)
+        return store(array, snapshot, covered, built, recipe.metric, options, measured, started, progress)
 
 
 def _is_folder(value: object) -> bool:
@@ -118,7 +118,7 @@ def _is_folder(value: object) -> bool:
 def store(
     array: AnyArray,
     snapshot: Snapshot,
-    generations: Generations | None,
+    covered: Covered | None,
     built: Built,
     metric: Metric,
     options: dict[str, Any],
@@ -132,7 +132,7 @@ def store(
     """
 
     def write() -> Head:
-        return _store(array, snapshot, generations, built, metric, options, queries, started, progress)
+        return _store(array, snapshot, covered, built, metric, options, queries, started, progress)
 
     with closing(built.lists):
         for _ in range(REDO_LIMIT):
@@ -146,7 +146,7 @@ def store(
 def _store(
     array: AnyArray,
     snapshot: Snapshot,
-    generations: Generations | None,
+    covered: Covered | None,
     built: Built,
     metric: Metric,
     options: dict[str, Any],
@@ -155,7 +155,7 @@ def _store(
     progress: Progress,
 ) -> Head:
     if built.beyond.size:
-        generations = _without(generations, snapshot, built.beyond)
+        covered = _without(covered, snapshot, built.beyond)
     now = Snapshot.of(array)
     editor = Editor(now)
     segment = write_segment(
@@ -181,7 +181,7 @@ def _store(
         id_bytes=built.layout.id_bytes,
         leading=snapshot.array.shape[:-1],
         **stored_as(snapshot.array)._asdict(),
-        grid=() if generations is None else snapshot.units().grid,
+        grid=() if covered is None else snapshot.units().grid,
         segments=(segment,),
         calibration=built.calibration,
         trained_spread=built.trained_spread,
@@ -199,12 +199,10 @@ def _store(
     )
     if queries is not None:
         write_whole(editor.group, QUERIES, queries.astype("<f4"))
-    return _finish(array, editor, head, generations, built.left_out)
+    return _finish(array, editor, head, covered, built.left_out)
 
 
-def _finish(
-    array: AnyArray, editor: Editor, head: Head, generations: Generations | None, left_out: Int64
-) -> Head:
+def _finish(array: AnyArray, editor: Editor, head: Head, covered: Covered | None, left_out: Int64) -> Head:
     """Write the head, and take over the deleted rows of whatever index is there by then."""
     for _ in range(REDO_LIMIT):
         now, deleted = read_anew(array, lambda: _look_again(array, editor))
@@ -214,7 +212,7 @@ def _finish(
                 "lists; call optimize() once more."
             )
         try:
-            return editor.finish(head, generations, deleted, sweep=True)
+            return editor.finish(head, covered, deleted, sweep=True)
         except OvertakenError:
             continue
     raise _overtaken(array)
@@ -231,10 +229,10 @@ def _overtaken(array: AnyArray) -> ConflictError:
     )
 
 
-def _without(generations: Generations | None, snapshot: Snapshot, ids: Int64) -> Generations:
+def _without(covered: Covered | None, snapshot: Snapshot, ids: Int64) -> Covered:
     """Return a coverage without the units of rows that are in no list, so that these are compared one by one."""
     array = snapshot.array
-    if generations is None:
+    if covered is None:
         raise SearchError(
             f"{len(ids)} rows of {array.name!r} can't be indexed, the first is row {ids[0]}: its squared length is above "
             "1e36, near the end of float32. Scale the vectors; or keep the array on a zarrvec store, where such rows are compared one "
@@ -242,7 +240,8 @@ def _without(generations: Generations | None, snapshot: Snapshot, ids: Int64) ->
         )
     rows = np.zeros(array.shape[:-1], dtype=np.bool_)
     rows.reshape(-1)[ids] = True
-    return np.where(grid_of(array).units_of(rows), np.uint64(UNCOVERED), generations)
+    units = grid_of(array).units_of(rows)
+    return covered._replace(generations=np.where(units, np.uint64(UNCOVERED), covered.generations))
 
 
 def drop_index(array: AnyArray) -> bool:

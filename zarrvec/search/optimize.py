@@ -79,12 +79,12 @@ def _optimize(array: AnyArray, progress: Progress) -> dict[str, Any]:
         to_split = np.count_nonzero(overgrown) > int(head.options.get("overgrown", 0))
         if not (len(head.segments) > 1 or fresh or to_split or _holds_waste(snapshot, head)):
             return report | _cost(snapshot, head, started)
-        generations = snapshot.generations()
+        covered = snapshot.covered()
         built = _Merger(snapshot, index, centroids, overgrown, progress).run()
         if isinstance(built, Built):
             left = int(np.count_nonzero(_too_long(built.counts)))  # of rows that are alike
             options = {**head.options, "deleted": head.deleted, "overgrown": left}
-            head = store(array, snapshot, generations, built, head.metric, options, None, started, progress)
+            head = store(array, snapshot, covered, built, head.metric, options, None, started, progress)
             report |= {
                 "action": "merged",
                 "because": _why(report, overgrown),

@@ -23,7 +23,7 @@ from zarrvec.search.beside import Above, above, find
 from zarrvec.search.entries import create_entries
 from zarrvec.search.head import ATTRIBUTE
 from zarrvec.search.sources import Plain, Token, Versioned, Want
-from zarrvec.search.units import Generations, Units, changed_units
+from zarrvec.search.units import Covered, Generations, Units, changed_units
 
 __all__ = ["Snapshot", "Want", "create_entries", "index_path_of"]
 
@@ -240,6 +240,13 @@ class Snapshot:
         generations, traffic = self._source.generations(self.units())
         self.stats.add(traffic)
         return generations
+
+    def covered(self) -> Covered | None:
+        """Return what an index covers that is made of the array as it is now; None on other stores."""
+        transaction = self.transaction
+        written = None if transaction is None else transaction.staging.watch()
+        generations = self.generations()
+        return None if generations is None else Covered(generations, written)
 
     def generation(self, key: str) -> int | None:
         """Return the number of the commit that wrote a value of the index last, 0 if there is none; None on other stores."""

@@ -186,6 +186,15 @@ def _as_json(fill_value: Any) -> float | str | None:
     return "NaN" if math.isnan(number) else "Infinity" if number > 0 else "-Infinity"
 
 
+class Covered(NamedTuple):
+    """Which units the lists of an index cover."""
+
+    generations: Generations
+    """(units,) of the units as they went into lists; `UNCOVERED` of the others."""
+    written: set[str] | None
+    """Keys that the open transaction has written since then, more as it writes them; None outside of one."""
+
+
 async def pages_of(
     reader: Reader, view: View, path: str, *, also: Sequence[str] = (), arrays: Sequence[str] = ()
 ) -> Pages:

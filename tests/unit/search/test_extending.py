@@ -108,6 +108,13 @@ def test_what_is_not_rows(store, wrong):
     assert array.shape == (20, WIDTH)
 
 
+def test_rows_of_the_shape_that_others_gave_the_array(tmp_path):
+    url = f"zarrvec://{tmp_path}/data.zarr"
+    array = zarr.create_array(url, name="emb", shape=(5, 4, 6), chunks=(2, 4, 6), dtype="f4")
+    zarr.open_array(url, path="emb", mode="r+").resize((5, 7, 6))
+    assert array.vec.append(np.ones((1, 7, 6), "f4")) == (6, 7, 6)
+
+
 def test_no_rows(store):
     array = make(store, rows(20))
     assert array.vec.append(np.empty((0, WIDTH))) == (20, WIDTH)

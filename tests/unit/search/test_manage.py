@@ -5,6 +5,7 @@ import warnings
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import fsspec
 import numpy as np
 import pytest
 import zarr
@@ -86,6 +87,60 @@ def test_what_is_written_again_in_the_same_transaction_is_found(root, change):
     array.vec.optimize()
     assert nearest(array, np.full((1, WIDTH), 7.0)) == [3]
     assert array.vec.info()["rows_out_of_lists"] == 0
+
+
+@pytest.mark.parametrize("again", ["build_index", "optimize"])
+def test_what_an_earlier_build_of_the_same_transaction_covered_is_forgotten(root, again):
+    array = make(root)
+    with zarrvec.transaction(root):
+        array.vec.append(rows(40, 1))
+        array.vec.build_index(metric="l2")
+        array.resize((60, WIDTH))
+        if again == "build_index":
+            array.vec.build_index(metric="l2")
+        else:
+            array.vec.optimize()
+    assert nearest(array) == list(range(60))
+
+
+@pytest.mark.parametrize("change", ["build_index", "optimize"])
+def test_what_is_written_during_a_build_in_the_same_transaction_is_found(root, change):
+    array = make(root)
+    array.vec.build_index(metric="l2")
+    array.vec.append(rows(20, 1))
+    new = rows(20, 2)
+    todo = [new]
+
+    def write_once(*_):
+        if todo:
+            array[:20] = todo.pop()
+
+    with zarrvec.transaction(root):
+        array[20:40] = rows(20, 3)  # in lists as it is in the end
+        if change == "build_index":
+            array.vec.build_index(metric="l2", progress=write_once)
+        else:
+            array.vec.optimize(progress=write_once)
+    assert not todo
+    assert nearest(array, new) == list(range(20))
+    assert array.vec.search(new, 1, exact=True).ids[:, 0].tolist() == list(range(20))
+    assert array.vec.info()["rows_out_of_lists"] == 20
+
+
+@pytest.mark.parametrize("change", ["mv", "copy"])
+def test_a_copy_by_the_filesystem_is_not_believed(tmp_path, change):
+    group = zarr.open_group(f"zarrvec://{tmp_path}/data.zarr", mode="a").create_group("g")
+    with zarrvec.transaction(group):
+        array = make(group)
+        array.vec.build_index(metric="l2")
+    array[:20] = rows(20, 1)
+    files, path = fsspec.core.url_to_fs(f"zarrvec://{tmp_path}/data.zarr")
+    getattr(files, change)(f"{path}/g", f"{path}/h", recursive=True)
+    copied = zarr.open_array(f"zarrvec://{tmp_path}/data.zarr", path="h/emb", mode="r+")
+    assert nearest(copied) == list(range(60))
+    copied.vec.optimize()
+    assert copied.vec.info()["rows_out_of_lists"] == 0
+    assert nearest(copied) == list(range(60))
 
 
 def test_one_transaction_makes_array_and_index(root):

@@ -1,0 +1,168 @@
+"""What can be written besides what zarr does: transactions and appends."""
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+import zarr
+
+from zarrvec.engine.bridge import run_sync
+from zarrvec.engine.outcomes import StaleError
+from zarrvec.errors import ConflictError
+from zarrvec.faces.pipeline import REDO_LIMIT
+from zarrvec.faces.targets import repository_and_key, repository_of
+from zarrvec.repository import Repository, Transaction
+
+T = TypeVar("T")
+
+
+def transaction(target: Any, message: str = "", *, author: str = "") -> Transaction:
+    """Make many calls one commit.
+
+    Parameters
+    ----------
+    target
+        A zarr group, array or store on a zarrvec store, or its URL.
+    message
+        Why; kept in the history.
+    author
+        Who; by default the user of this process.
+
+    Returns
+    -------
+    Transaction
+        To be used in a ``with``. It belongs to the thread or task that opens it.
+
+    Raises
+    ------
+    ConflictError
+        At the end, if others changed what was read and written here; nothing landed.
+
+    Examples
+    --------
+    >>> import tempfile, numpy as np, zarr, zarrvec
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     root = zarr.open_group(f"zarrvec://{folder}/data.zarr", mode="a")
+    ...     with zarrvec.transaction(root, message="first import"):
+    ...         a = root.create_array("a", data=np.array([1, 2, 3]))
+    ...         b = root.create_array("b", data=np.array([4, 5, 6]))
+    ...     [commit.message for commit in zarrvec.history(root)][0]
+    'first import'
+    """
+    return Transaction(repository_of(target)[0], message=message, author=author)
+
+
+def append(array: zarr.Array[Any], data: npt.ArrayLike, axis: int = 0) -> tuple[int, ...]:
+    """Append data to an array in one commit; of two that append at the same time both land, one after the other.
+
+    Parameters
+    ----------
+    array
+        An array on a zarrvec store; it sees the new shape afterwards.
+    data
+        Of the array's shape, except along `axis`.
+    axis
+        Along which the array grows.
+
+    Returns
+    -------
+    tuple of int
+        The new shape.
+
+    Raises
+    ------
+    ConflictError
+        If others appended so often meanwhile that it did not succeed.
+
+    Examples
+    --------
+    >>> import tempfile, numpy as np, zarr, zarrvec
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     array = zarr.create_array(f"zarrvec://{folder}/data.zarr", shape=(0, 4), chunks=(10, 4), dtype="i4")
+    ...     zarrvec.append(array, [[1, 2, 3, 4]])
+    (1, 4)
+    """
+    repository_of(array)
+    values = np.asarray(data)
+    return commit_once(array, lambda: append_once(array, values, axis))
+
+
+def commit_once(target: Any, function: Callable[[], T]) -> T:
+    """Call a function whose writes are one commit, again as long as others change meanwhile what it reads.
+
+    In an open transaction its writes are part of that. On a store that isn't ours it is just called. If nothing is committed,
+    an array has the shape that it had.
+
+    Raises
+    ------
+    ConflictError
+        If others were faster each time.
+    """
+    if repository_and_key(target.store_path.store, target.store_path.path) is None:
+        return function()
+    repository, _ = repository_of(target)
+    if repository.transaction is not None:
+        return function()
+    shape, has_landed = _shape_of(target), False
+    try:
+        for _ in range(REDO_LIMIT):
+            try:
+                with Transaction(repository, automatic=True):
+                    result = function()
+            except StaleError:
+                run_sync(_look_again(repository))
+            else:
+                has_landed = True
+                return result
+    finally:
+        if not has_landed:
+            _take_shape(target, shape)
+    raise ConflictError(
+        f"{target.store_path}: others changed it {REDO_LIMIT} times meanwhile; let fewer write at once."
+    )
+
+
+def newest_of(array: zarr.Array[Any]) -> zarr.Array[Any]:
+    """Open an array anew, as it is by now."""
+    place = array.store_path
+    return zarr.open_array(place.store, path=place.path, mode="r+", zarr_format=array.metadata.zarr_format)
+
+
+def append_once(
+    array: zarr.Array[Any], values: npt.NDArray[Any], axis: int, newest: zarr.Array[Any] | None = None
+) -> tuple[int, ...]:
+    """Append in the newest version, as a part of a commit; the array sees the new shape afterwards.
+
+    Parameters
+    ----------
+    newest
+        The array as `newest_of` returned it, if that was asked already.
+    """
+    newest = newest_of(array) if newest is None else newest
+    shape: tuple[int, ...] = newest.append(values, axis=axis)
+    _take_shape(array, _shape_of(newest))
+    return shape
+
+
+def _shape_of(array: zarr.Array[Any]) -> dict[str, Any]:
+    """Return what a handle knows of its array that changes with the shape."""
+    known = array.async_array
+    return {name: getattr(known, name) for name in ("metadata", "_chunk_grid") if hasattr(known, name)}
+
+
+def _take_shape(array: zarr.Array[Any], shape: dict[str, Any]) -> None:
+    for name, value in shape.items():
+        object.__setattr__(array.async_array, name, value)
+
+
+def send_ahead(array: zarr.Array[Any]) -> None:
+    """Begin to upload what was written in the open transaction, if there is one: something slow comes before its end."""
+    found = repository_and_key(array.store_path.store, array.store_path.path)
+    transaction = None if found is None else found[0].transaction
+    if transaction is not None:
+        run_sync(transaction.staging.send_ahead())
+
+
+async def _look_again(repository: Repository) -> None:
+    await (await repository.engine()).heads.newest()
