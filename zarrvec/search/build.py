@@ -32,7 +32,7 @@ from zarrvec.search.similarity import similarity_order
 from zarrvec.search.space import indexed_queries
 from zarrvec.search.spool import Spool
 from zarrvec.search.storing import Lists, SpooledLists
-from zarrvec.search.truth import measure
+from zarrvec.search.truth import Others, measure
 
 Float32 = npt.NDArray[np.float32]
 Int64 = npt.NDArray[np.int64]
@@ -53,6 +53,8 @@ SAMPLE_ROWS: Final = 40
 LEAST_SAMPLE: Final = 100_000
 """Rows that they are trained on at least, if there are so many."""
 CALIBRATION_ROWS: Final = 1000
+_OTHERS: Final = 1024
+"""Rows that stand for all in calibration."""
 _SMALLEST: Final = 1e-16
 """Products of smaller numbers are next to nothing in float32."""
 _THRESHOLD_ROWS: Final = 20_000
@@ -120,8 +122,13 @@ class Trained:
     """(groups,) lists in each group, if there are groups."""
     calibration_ids: Int64
     calibration_rows: Float32
+    some_ids: Int64
     some_rows: Float32
     """Rows that stand for all."""
+
+    def others(self, rows: int) -> Others:
+        """Return those that stand for all of so many in calibration."""
+        return Others(self.some_ids[-_OTHERS:], self.some_rows[-_OTHERS:], rows)
 
 
 class Builder:
@@ -263,6 +270,7 @@ class Builder:
             group_sizes=sizes,
             calibration_ids=ids[chosen],
             calibration_rows=vectors[chosen],
+            some_ids=ids[shuffled],
             some_rows=vectors[shuffled],
         )
 
@@ -338,7 +346,7 @@ class Builder:
         stored
             The entries.
         lists, entries
-            As for `zarrvec.search.truth.measure`; asked for neighbours of calibration only.
+            As for `zarrvec.search.truth.measure`; asked for neighbours and others of the calibration only.
         """
         started = time.perf_counter()
         of_rows = self.recipe.queries is None
@@ -346,7 +354,7 @@ class Builder:
         given.table.heads["radius"] = tally.radii
         sizes = trained.group_sizes
         calibration, groups = measure(
-            given.queries, tally.truth.neighbours(trained.calibration_ids if of_rows else None), lists, entries,
+            tally.truth, trained.calibration_ids if of_rows else None, trained.others(tally.rows), lists, entries,
             Compass.of(centroids, tally.radii, self.recipe.metric),
             None if sizes is None else groups_of(centroids, sizes),
             source="rows" if of_rows else "queries",

@@ -1,8 +1,7 @@
 """How does recall depend on the lists that are probed?
 
 No search is run: a true neighbour is found when one of the lists it stands in is among those probed, so the rank of that
-list in the order of the query says from which nprobe on. What the codes lose is measured apart, by ranking the true
-neighbours and those after them by their codes. Source: ``specs/vector-index.md``, section "Calibration".
+list in the order of the query says from which nprobe on. What the codes lose is measured apart (`zarrvec.search.loss`). Source: ``specs/vector-index.md``, section "Calibration".
 """
 
 from typing import Any, Final
@@ -141,7 +140,7 @@ def calibrate(
     nlist: int,
     ranks: Int32,
     nearest: Float32,
-    scores: dict[int, Float32],
+    lost: dict[int, list[float]],
 ) -> Calibration:
     """Measure recall.
 
@@ -154,16 +153,15 @@ def calibrate(
     ranks, nearest
         (c, t, s) and (c,) of `list_ranks`: of the lists that each of the true neighbours of each query stands in, the
         nearest of them first.
-    scores
-        For each number of bits, (c, t) float32 scores of the true neighbours by their codes.
+    lost
+        For each number of bits, what `zarrvec.search.loss.losses` tells of each of `CALIBRATED_K`.
     """
     count, columns, _ = ranks.shape
     if not columns:  # a row alone has no neighbour that could be missed
         columns, ranks = 1, np.zeros((count, 1, 1), dtype=np.int32)
-        scores = {bits: np.zeros((count, 1), dtype=np.float32) for bits in scores}
     grid = nprobe_grid(nlist)
     curves = []
-    for k in CALIBRATED_K:
+    for at, k in enumerate(CALIBRATED_K):
         if k > columns and k != CALIBRATED_K[0]:
             break
         shares = _shares(ranks, k, grid)
@@ -172,7 +170,7 @@ def calibrate(
                 k=k,
                 recall=_plain(shares.mean(axis=1)),
                 error=_plain(shares.std(axis=1) / np.sqrt(count)),
-                loss={str(bits): _loss(scored, k) for bits, scored in scores.items()},
+                loss={str(bits): shares[at] for bits, shares in lost.items()},
             )
         )
     return Calibration(
@@ -198,14 +196,6 @@ def _shares(ranks: Int32, k: int, grid: tuple[int, ...]) -> npt.NDArray[np.float
         return np.ones((len(grid), len(ranks)))
     best = ranks[:, :k].min(axis=2)
     return np.stack([(best < nprobe).mean(axis=1) for nprobe in grid])
-
-
-def _loss(scores: Float32, k: int) -> float:
-    """Return the share of the k nearest that codes rank behind others; a later one that ties counts for nothing."""
-    if not scores.size:
-        return 0.0
-    limits = np.sort(scores, axis=1)[:, min(k, scores.shape[1]) - 1]
-    return round(float((scores[:, :k] > limits[:, None]).mean()), 6)
 
 
 def _plain(values: npt.NDArray[Any]) -> tuple[float, ...]:

@@ -37,8 +37,9 @@ from zarrvec.search.editing import (
 from zarrvec.search.head import Head, new_id
 from zarrvec.search.index import QUERIES, UNCOVERED, renumbered
 from zarrvec.search.inputs import as_ids, as_queries, check_array, check_memory, is_integer
-from zarrvec.search.metrics import Metric
+from zarrvec.search.metrics import Metric, unit_rows
 from zarrvec.search.places import Snapshot
+from zarrvec.search.space import are_too_large
 from zarrvec.search.storing import write_segment, write_whole
 from zarrvec.search.units import Covered, stored_as
 from zarrvec.types import VERSION
@@ -85,6 +86,15 @@ def build_index(
         raise OptionError(
             "queries hold none: expected some hundred to measure the recall on; or None to measure it on rows"
         )
+    if measured is not None and are_too_large(measured, metric):
+        wrong = np.flatnonzero([are_too_large(query, metric) for query in measured])
+        raise OptionError(
+            f"{wrong.size} of {len(measured)} queries are too large for an index, the first is query {wrong[0]}: its largest "
+            f"number is {np.abs(measured[wrong[0]]).max():.3g}, and products of such are beyond float32. Searches for them compare "
+            "all rows, whatever was measured; leave them out, or scale rows and queries"
+        )
+    if measured is not None and metric == "cosine":
+        measured = unit_rows(measured)[0]  # float32 holds these
     recipe = Recipe(
         metric=metric,
         nlist=nlist,

@@ -117,8 +117,8 @@ class SharedBuilder(Builder):
         tally, counts, beyond = self._tally(given, parts)
         self.seconds["assign"] = time.perf_counter() - started
         of_rows = self.recipe.queries is None
-        neighbours = tally.truth.neighbours(trained.calibration_ids if of_rows else None)
-        found = self._found(parts, np.unique(neighbours))
+        neighbours, _ = tally.truth.neighbours(trained.calibration_ids if of_rows else None)
+        found = self._found(parts, np.union1d(neighbours, trained.others(tally.rows).ids))
 
         def lists(ids: Int64) -> npt.NDArray[np.int32]:
             some: npt.NDArray[np.int32] = found.lists_of[np.searchsorted(found.ids, ids)]

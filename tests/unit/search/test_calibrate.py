@@ -30,12 +30,13 @@ def test_grids_ascend_to_all(nlist):
     assert len(grid) < 100
 
 
-def calibrated(scores=None, *, columns=150):
+LOST = {4: [0.3, 0.2, 0.1], 8: [0.03, 0.02, 0.01]}
+
+
+def calibrated(*, columns=150):
     ranks = np.random.default_rng(0).integers(41, size=(25, columns, 2)).astype("i4")
-    if scores is None:
-        scores = {bits: np.tile(np.arange(columns, dtype="f4"), (25, 1)) for bits in (4, 8)}
     nearest = np.arange(25, dtype="f4")
-    return calibrate(source="rows", nlist=40, ranks=ranks, nearest=nearest, scores=scores), ranks
+    return calibrate(source="rows", nlist=40, ranks=ranks, nearest=nearest, lost=LOST), ranks
 
 
 def test_recall_is_the_share_of_neighbours_in_lists_that_are_probed():
@@ -56,21 +57,13 @@ def test_few_true_neighbours_have_few_curves():
     assert [curve.k for curve in calibrated(columns=3)[0].curves] == [1]
 
 
-def test_codes_lose_what_they_rank_behind_others():
-    right = np.tile(np.arange(150, dtype="f4"), (25, 1))
-    wrong = right.copy()
-    wrong[:, 9] = 1000  # the tenth nearest, behind all
-    known, _ = calibrated({4: wrong, 8: right})
+def test_what_codes_lose_is_told_of_each_k():
+    known, _ = calibrated()
     assert [curve.loss for curve in known.curves] == [
-        {"4": 0, "8": 0},
-        {"4": 0.1, "8": 0},
-        {"4": 0.01, "8": 0},
+        {"4": 0.3, "8": 0.03},
+        {"4": 0.2, "8": 0.02},
+        {"4": 0.1, "8": 0.01},
     ]
-
-
-def test_what_ties_is_not_lost():
-    known, _ = calibrated({4: np.zeros((25, 150), "f4"), 8: np.zeros((25, 150), "f4")})
-    assert all(curve.loss["8"] == 0 for curve in known.curves)
 
 
 def test_what_is_far():
@@ -80,9 +73,8 @@ def test_what_is_far():
 
 
 def test_a_row_alone_misses_nothing():
-    empty = np.empty((1, 0), "f4")
     known = calibrate(
-        source="rows", nlist=1, ranks=np.empty((1, 0, 2), "i4"), nearest=np.zeros(1, "f4"), scores={4: empty, 8: empty}
+        source="rows", nlist=1, ranks=np.empty((1, 0, 2), "i4"), nearest=np.zeros(1, "f4"), lost={4: [0.0] * 3, 8: [0.0] * 3}
     )  # fmt: skip
     assert [(curve.k, curve.recall, curve.loss) for curve in known.curves] == [
         (1, (1.0,), {"4": 0.0, "8": 0.0})

@@ -306,6 +306,30 @@ def test_wrong_options_of_a_build(elsewhere, options, message):
         make(elsewhere).vec.build_index(**options)
 
 
+@pytest.mark.parametrize("metric", ["l2", "ip"])
+def test_queries_beyond_float32_are_refused_and_lose_nothing(root, metric):
+    array = make(root)
+    array.vec.build_index(metric="l2")
+    queries = rows(30, 1).astype("f8")
+    queries[[7, 9]] = 1e20
+    with pytest.raises(
+        OptionError,
+        match="2 of 30 queries are too large for an index, the first is query 7: its largest number is 1e",
+    ):
+        array.vec.build_index(metric=metric, queries=queries)
+    assert nearest(array) == list(range(60))
+
+
+def test_queries_beyond_float32_have_a_direction(root):
+    array = make(root)
+    queries = rows(30, 1).astype("f8") * 1e200
+    array.vec.build_index(metric="cosine", queries=queries)
+    assert array.vec.info()["calibration"]["measured_on"] == "queries"
+    array.vec.append(rows(90, 2) + 50)
+    assert array.vec.optimize()["action"] == "built anew"
+    assert array.vec.info()["calibration"]["measured_on"] == "queries"
+
+
 @pytest.mark.parametrize("data", [np.empty((0, WIDTH), "f4"), np.full((9, WIDTH), np.nan, "f4")])
 def test_nothing_to_index(elsewhere, data):
     with pytest.raises(SearchError, match="no finite row"):
