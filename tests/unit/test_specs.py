@@ -199,7 +199,7 @@ def test_metadata_names():
         (INDEX, "under `cosine` 0.6 |c|^2, under `ip` -0.4 |q| radius", (probing.COSINE_SHRINKAGE, 2 * probing.IP_SPREAD) == (0.6, 0.4)),
         (INDEX, "max(0.6, share^0.15)", (depth._LEAST_MISSED, depth._MISSED_POWER) == (0.6, 0.15)),
         (INDEX, "fewer than 0.8 times as many", approximate._FEWER == 0.8),
-        (INDEX, "until it has met twice as many", approximate._MORE_THERE == 2),
+        (INDEX, "until it has met 6 times as many", approximate._MORE_THERE == 6),
         (INDEX, "one list for 100 rows", build.LIST_ROWS == 100),
         (INDEX, "40 rows a list or more", build.SAMPLE_ROWS == 40),
         (INDEX, "1,000 rows of the sample", build.CALIBRATION_ROWS == 1000),

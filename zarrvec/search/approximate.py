@@ -6,6 +6,7 @@ Rows that are in no list as they are now are compared exactly and merged in. Sou
 
 import contextvars
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Final
@@ -38,8 +39,10 @@ _WIDEN: Final = 2
 """Factor by which nprobe grows when too few of the selected rows were met."""
 _FEWER: Final = 0.8
 """Too few are less than this part of what as many lists hold on average: then the selected rows lie elsewhere."""
-_MORE_THERE: Final = 2.0
+_MORE_THERE: Final = 6.0
 """In that case so many times what they hold on average must be met, for what is far away is spread over many lists."""
+_PAIR_BYTES: Final = 48
+"""What is held of a query and a list, at most: of all lists without compiled code, of those probed with it."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -170,22 +173,26 @@ class _Search:
         scores = np.full((count, prepared.kept), np.inf, dtype=np.float32)
         asking, enough, entries = np.arange(count), np.zeros(count), 0
         while asking.size and prepared.selected:
-            started = time.perf_counter()
-            queries = self._queries if len(asking) == count else self._queries[asking]
-            probes = self._index.centroids.probe(self._snapshot, queries, nprobe)
-            self._seconds["probe"] += time.perf_counter() - started
-            if not entries:
-                self._unlike = int(np.count_nonzero(probes.nearest > self._index.head.calibration.far))
-                if prepared.allowed is not None:
-                    enough = _FEWER * prepared.share * self._index.counts()[probes.lists].sum(axis=1)
-            found, passed = self._scan(queries, probes)
-            ids[asking], scores[asking] = found.ids, found.scores
-            entries += found.scanned
+            missed = np.zeros(len(asking), dtype=np.bool_)
+            for part in _parts(len(asking), self._asked.memory_bytes // self._pair_bytes(nprobe)):
+                some = asking[part]
+                started = time.perf_counter()
+                queries = self._queries if len(some) == count else self._queries[some]
+                probes = self._index.centroids.probe(self._snapshot, queries, nprobe)
+                self._seconds["probe"] += time.perf_counter() - started
+                if nprobe == depth.nprobe:
+                    self._unlike += int(np.count_nonzero(probes.nearest > self._index.head.calibration.far))
+                    if prepared.allowed is not None:
+                        met = self._index.counts()[probes.lists].sum(axis=1)
+                        enough[part] = _FEWER * prepared.share * met
+                found, passed = self._scan(queries, probes)
+                ids[some], scores[some] = found.ids, found.scores
+                entries += found.scanned
+                missed[part] = found.ids[:, self._asked.k - 1] == NO_HIT
+                if passed is not None and self._asked.nprobe is None:
+                    missed[part] |= passed < enough[part]
             if nprobe >= nlist:
                 break
-            missed = found.ids[:, self._asked.k - 1] == NO_HIT
-            if passed is not None and self._asked.nprobe is None:
-                missed |= passed < enough
             if nprobe == depth.nprobe:
                 enough *= _MORE_THERE / _FEWER
             asking, enough = asking[missed], enough[missed]
@@ -193,6 +200,10 @@ class _Search:
         if depth.rerank:
             return ids, self._distances_of_rows(ids), entries
         return ids, distances_of(scores, self._queries, prepared.metric).astype(np.float64), entries
+
+    def _pair_bytes(self, nprobe: int) -> int:
+        """Return about the bytes that a query takes while lists are chosen for it and scanned."""
+        return _PAIR_BYTES * (nprobe if is_compiled() else self._index.head.nlist)
 
     def _scan(self, queries: Float32, probes: Probes) -> tuple[Found, Int64 | None]:
         """Return the best entries in the lists probed, and how many selected ones each query met."""
@@ -264,6 +275,19 @@ class _Search:
         distances[query, column] = pair_distances(metric, rows, row, queries, query)
         self._seconds["rerank"] = time.perf_counter() - started
         return distances
+
+
+def _parts(count: int, most: int) -> Iterator[slice]:
+    """Cut so many queries into parts of no more than that, at least one.
+
+    Examples
+    --------
+    >>> [part.stop - part.start for part in _parts(10, 4)]
+    [4, 4, 2]
+    """
+    step = max(1, most)
+    for start in range(0, count, step):
+        yield slice(start, min(count, start + step))
 
 
 def _count_allowed(index: Index, lists: Lists, wave: Int64, allowed: Mask | None, passing: Int64) -> None:

@@ -12,7 +12,7 @@ from zarr.storage import MemoryStore
 
 import zarrvec
 from zarrvec.errors import OptionError, SearchError
-from zarrvec.search import searching
+from zarrvec.search import approximate, searching
 from zarrvec.search.cache import LISTS, ROOTS
 
 pytestmark = pytest.mark.usefixtures("quick_builds")
@@ -344,3 +344,45 @@ def test_rows_so_far_from_zero_that_products_overflow():
         assert apart[hits.ids].tolist() == np.sort(apart)[:3].tolist()
         assert array.vec.explain(query, k=3).way == "all rows"
     assert "far from 0" in array.vec.explain(np.ones(WIDTH)).because
+
+
+@pytest.mark.parametrize("selected", [False, True])
+@pytest.mark.usefixtures("compiled")
+def test_a_batch_goes_by_in_parts_that_fit_in_memory(monkeypatch, selected):
+    data = rows(3000)
+    array = indexed(data, "l2")
+    asked = {"where": data[:, 0] > 1, "nprobe": 3} if selected else {}
+    whole = array.vec.search(data[:100], 10, **asked)
+    parts = []
+    split = approximate._parts
+
+    def noted(count, most):
+        found = list(split(count, most))
+        parts.append(len(found))
+        return found
+
+    monkeypatch.setattr(approximate, "_parts", noted)
+    hits = array.vec.search(data[:100], 10, memory_bytes=2000, **asked)
+    assert parts[0] > 5
+    assert hits.ids.tolist() == whole.ids.tolist()
+    assert (hits.stats.lists, hits.stats.entries, hits.stats.unlike) == (
+        whole.stats.lists,
+        whole.stats.entries,
+        whole.stats.unlike,
+    )
+
+
+@pytest.mark.parametrize("chosen", [1, 3, 10])
+def test_selected_rows_that_lie_elsewhere_than_the_queries(chosen):
+    random = np.random.default_rng(10)
+    clusters = random.integers(30, size=12_000)
+    data = (2 * random.normal(size=(30, 24))[clusters] + random.normal(size=(12_000, 24))).astype("f4")
+    array = indexed(data[500:], "l2")
+    selected = clusters[500:] < chosen
+    hits = array.vec.search(data[:500], 10, where=selected)
+    assert hits.stats.nprobe is not None
+    true = array.vec.search(data[:500], 10, where=selected, exact=True)
+    found = [
+        len(set(one) & set(other)) for one, other in zip(hits.ids.tolist(), true.ids.tolist(), strict=True)
+    ]
+    assert np.mean(found) / 10 >= 0.93
