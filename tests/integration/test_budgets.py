@@ -157,6 +157,29 @@ async def _metadata_bytes(root) -> int:
     return sum(entry.length + len(key) for key, entry in await repository.list_keys(""))
 
 
+@pytest.mark.parametrize("index", [False, True])
+def test_deleting_an_array_reads_at_most_a_page_of_metadata(url, options, s3_proxy, index):
+    root = zarr.open_group(url, mode="a", storage_options=options)
+    with zarrvec.transaction(root, message="too many for the commit"):
+        for number in range(200):
+            root.create_array(f"a{number}", shape=(8, 4), chunks=(4, 4), dtype="f4")
+    array = root["a7"]
+    array[:] = numbers((8, 4))
+    if index:
+        array.vec.build_index(metric="l2", nlist=1)
+    forget_engines()
+    repository, _ = repository_of(root)
+    run_sync(repository.version())
+    with s3_proxy.counting() as count:
+        del root["a7"]
+    assert count.total_requests <= 3, count.log  # the page, one that is written anew, the commit
+    assert count.requests["GET"] <= 1, count.log
+    assert "a7.vec" not in root
+    forget_engines()
+    root = zarr.open_group(url, mode="a", storage_options=options)
+    assert len(dict(root.members())) == 199
+
+
 @pytest.fixture
 def million(url, options):
     """A store of 10^6 chunks, 100 bytes each, made by one commit of entries in packs."""

@@ -266,6 +266,7 @@ class Machine:
             case "make anew":
                 self.array = self.make(self.case.fill + given[0])
                 self.data = np.full(self.array.shape, self.array.fill_value, dtype=self.case.dtype)
+                self.hidden, self.indexed = set(), False
 
     def finite(self):
         return np.isfinite(self.data.astype("f8")).all(axis=-1)

@@ -37,6 +37,7 @@ from zarrvec.engine.staging import HandedOver, Staging
 from zarrvec.engine.version import View
 from zarrvec.errors import ConflictError, OptionError
 from zarrvec.faces.cluster import Cluster
+from zarrvec.faces.folders import clear_folders
 from zarrvec.faces.store import ZarrVecStore
 from zarrvec.repository import Repository, Transaction
 from zarrvec.search.units import STAGED, Units
@@ -328,7 +329,7 @@ class Job:
         """Delete what the array was stored as; what else lies below its path stays."""
         if not self.in_place:
             if self.overwrite:
-                staging.clear(self.path)
+                run_sync(clear_folders(self.repository, staging, [self.path]))
             return
         units = Units.of(seen.array, self.path)
         entries = run_sync(self._entries(view, self.path))

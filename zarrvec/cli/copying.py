@@ -19,6 +19,7 @@ from zarrvec.engine.listing import list_entries
 from zarrvec.engine.reader import Request
 from zarrvec.engine.version import View
 from zarrvec.errors import NotAStoreError, OptionError
+from zarrvec.faces.folders import delete_folders
 from zarrvec.faces.location import split_local
 from zarrvec.faces.renumbering import INDEX_DOCUMENT, indexes_among, with_coverage, without_coverage
 from zarrvec.faces.store import ZarrVecStore
@@ -218,7 +219,7 @@ def copy_store(
     keys = _checked(source)
     with Transaction(repository, message=message or f"Pack {source.name}") as transaction:
         if not is_empty:
-            run_sync(repository.write(clears=[prefix]))
+            run_sync(delete_folders(repository, [prefix]))
         value_bytes = sync(_copy(source, keys, repository, prefix, on_progress))
     return Copied(
         keys=len(keys),

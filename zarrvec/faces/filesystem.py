@@ -8,13 +8,14 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
-from fsspec.asyn import AsyncFileSystem
+from fsspec.asyn import AsyncFileSystem, sync
 
 from zarrvec.engine.bridge import run
 from zarrvec.engine.reader import ByteRange, Request
 from zarrvec.errors import KeyNameError
 from zarrvec.faces.config import use_pipeline
 from zarrvec.faces.file import ZarrVecFile
+from zarrvec.faces.folders import delete_folders
 from zarrvec.faces.location import repository_from, split_local
 from zarrvec.faces.renumbering import INDEX_DOCUMENT, without_coverage
 from zarrvec.repository import Repository, StaleError
@@ -284,6 +285,7 @@ class ZarrVecFileSystem(AsyncFileSystem):
         recursive: bool = False,
         batch_size: int | None = None,
         maxdepth: int | None = None,
+        with_indexes: bool = True,
         **_: Any,
     ) -> None:
         del batch_size
@@ -300,8 +302,19 @@ class ZarrVecFileSystem(AsyncFileSystem):
         there = [key for key, entry in zip(named, entries, strict=True) if entry is not None]
         if not recursive and not there and len(paths) == 1:
             raise FileNotFoundError(paths[0])
-        if recursive or there:
-            await run(self.repository.write(deletes=there, clears=keys if recursive else ()))
+        clears = keys if recursive else []
+        if clears and with_indexes:
+            await run(delete_folders(self.repository, clears, deletes=there))
+        elif clears or there:
+            await run(self.repository.write(deletes=there, clears=clears))
+
+    def mv(
+        self, path1: str, path2: str, recursive: bool = False, maxdepth: int | None = None, **_: Any
+    ) -> None:
+        """Move values. The vector index beside an array stays, and may be moved next."""
+        if path1 != path2:
+            self.copy(path1, path2, recursive=recursive, maxdepth=maxdepth, on_error="raise")
+            sync(self.loop, self._rm, path1, recursive=recursive, with_indexes=False)
 
     async def _cp_file(self, path1: str, path2: str, **_: Any) -> None:
         if await self._isdir(path1):

@@ -10,6 +10,7 @@ from zarrvec.engine.bridge import run, run_sync
 from zarrvec.engine.reader import ByteRange, Request
 from zarrvec.errors import ConflictError
 from zarrvec.faces.config import use_pipeline
+from zarrvec.faces.folders import delete_folders
 from zarrvec.faces.urls import open_filesystem
 from zarrvec.repository import Repository
 
@@ -179,10 +180,10 @@ class ZarrVecStore(Store):
         await run(self.repository.write(deletes=[self.key_of(key)]))
 
     async def delete_dir(self, prefix: str) -> None:
-        """Delete all keys below a prefix, in one operation whatever it holds."""
+        """Delete all keys below a prefix, in one operation whatever it holds; with an array its vector index."""
         await self._ensure_open()
         self._check_writable()
-        await run(self.repository.write(clears=[self.key_of(prefix.strip("/"))]))
+        await run(delete_folders(self.repository, [self.key_of(prefix.strip("/"))]))
 
     async def clear(self) -> None:
         """Delete all keys."""

@@ -14,12 +14,15 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 import zarr
+from zarr.abc.store import Store
 from zarr.core.buffer.cpu import buffer_prototype
 from zarr.core.sync import sync
 from zarr.storage import StorePath
 from zarr.types import AnyArray
 
+from zarrvec.engine.bridge import run_sync
 from zarrvec.errors import CorruptError, ReadOnlyError, SearchError
+from zarrvec.faces.store import ZarrVecStore
 from zarrvec.faces.writing import send_ahead
 from zarrvec.format.envelope import crc32c
 from zarrvec.search.below import PartsBelow
@@ -248,13 +251,8 @@ class Editor:
 
     def _drop(self, names: set[str]) -> None:
         store = self._snapshot.target.store
-        if not store.supports_deletes:
-            return  # as a ZIP file: what no head names is never read
-
-        async def drop() -> None:
-            await asyncio.gather(*(store.delete_dir(name) for name in sorted(names)))
-
-        sync(drop())
+        if store.supports_deletes:  # not a ZIP file: what no head names is never read
+            _delete_below(store, names)
 
     def _names(self) -> list[str]:
         """Return what lies in the group, what was begun and never finished too."""
@@ -291,14 +289,15 @@ class Editor:
         transaction.last[self._snapshot.index_path] = uncover
 
 
-def clear(snapshot: Snapshot, target: StorePath) -> bool:
-    """Delete an index, or what is left of one, and nothing else; return whether there was anything.
+def clear(snapshot: Snapshot) -> bool:
+    """Delete the index of a view, or what is left of one, and nothing else; return whether there was anything.
 
     Raises
     ------
     SearchError
         If what lies there is no index, or holds what is no part of one.
     """
+    target = snapshot.target
     if sync(target.is_empty()):  # but for folders, perhaps
         return False
     document = sync(
@@ -316,8 +315,20 @@ def clear(snapshot: Snapshot, target: StorePath) -> bool:
             "store, or a new file, without it."
         )
     sync(target.store.delete("zarr.json"))  # first, so that no half is found
-    sync(target.delete_dir())
+    _delete_below(target.store, [""])
     return True
+
+
+def _delete_below(store: Store, names: Iterable[str]) -> None:
+    """Delete folders in the group of an index: beside them is no index to be looked for."""
+    if isinstance(store, ZarrVecStore):
+        run_sync(store.repository.write(clears=[store.key_of(name) for name in sorted(names)]))
+        return
+
+    async def delete() -> None:
+        await asyncio.gather(*(store.delete_dir(name) for name in sorted(names)))
+
+    sync(delete())
 
 
 def _names_in(target: StorePath) -> list[str]:

@@ -9,15 +9,15 @@ import datetime as dt
 import math
 import os
 import time
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 from zarr.types import AnyArray
 
-from zarrvec.errors import ConflictError, OptionError, SearchError
+from zarrvec.errors import ConflictError, CorruptError, OptionError, SearchError
 from zarrvec.faces.cluster import Cluster
 from zarrvec.faces.pipeline import REDO_LIMIT
 from zarrvec.faces.writing import commit_once
@@ -32,6 +32,7 @@ from zarrvec.search.editing import (
     deleted_of,
     dtype_of,
     need_head,
+    open_head,
     read_anew,
 )
 from zarrvec.search.head import Head, new_id
@@ -116,9 +117,11 @@ def build_index(
             cluster = stack.enter_context(Cluster(client))
             cluster.check_reached(array.store_path)
             builder = SharedBuilder(source, recipe, progress, cluster)
-        covered = snapshot.covered()
+        covered, before = snapshot.covered(), _head_before(snapshot)
         built = builder.run()
-        return store(array, snapshot, covered, built, recipe.metric, options, measured, started, progress)
+        return store(
+            array, snapshot, covered, before, built, recipe.metric, options, measured, started, progress
+        )
 
 
 def _is_folder(value: object) -> bool:
@@ -129,6 +132,7 @@ def store(
     array: AnyArray,
     snapshot: Snapshot,
     covered: Covered | None,
+    before: Head | None,
     built: Built,
     metric: Metric,
     options: dict[str, Any],
@@ -138,11 +142,12 @@ def store(
 ) -> Head:
     """Write an index that was built from a snapshot, and let go of its lists.
 
-    What others changed in the array since then is not covered, whatever they did to its index.
+    What others changed in the array since then is not covered, whatever they did to its index; on stores without versions,
+    what they say of it in a head that is another one than `before`, which was there when rows began to be read.
     """
 
     def write() -> Head:
-        return _store(array, snapshot, covered, built, metric, options, queries, started, progress)
+        return _store(array, snapshot, covered, before, built, metric, options, queries, started, progress)
 
     with closing(built.lists):
         for _ in range(REDO_LIMIT):
@@ -157,6 +162,7 @@ def _store(
     array: AnyArray,
     snapshot: Snapshot,
     covered: Covered | None,
+    before: Head | None,
     built: Built,
     metric: Metric,
     options: dict[str, Any],
@@ -209,28 +215,90 @@ def _store(
     )
     if queries is not None:
         write_whole(editor.group, QUERIES, queries.astype("<f4"))
-    return _finish(array, editor, head, covered, built.left_out)
+    return _finish(array, editor, head, covered, before, built.left_out)
 
 
-def _finish(array: AnyArray, editor: Editor, head: Head, covered: Covered | None, left_out: Int64) -> Head:
-    """Write the head, and take over the deleted rows of whatever index is there by then."""
+def _finish(
+    array: AnyArray,
+    editor: Editor,
+    built: Head,
+    covered: Covered | None,
+    before: Head | None,
+    left_out: Int64,
+) -> Head:
+    """Write the head, and take over the deleted rows of whatever index is there by then, and where it was cut."""
     for _ in range(REDO_LIMIT):
-        now, deleted = read_anew(array, lambda: _look_again(array, editor))
-        if not np.isin(renumbered(left_out, head.leading, now.array.shape[:-1]), deleted).all():
+        seen = read_anew(array, lambda: _look_again(array, editor))
+        head = built if seen.now.is_versioned else _cut_like(built, before, seen.newest)
+        unlisted = renumbered(left_out[left_out < head.covered], head.leading, seen.now.array.shape[:-1])
+        if not np.isin(unlisted, seen.deleted).all():
             raise ConflictError(
                 f"array {array.name!r}: rows that were deleted when this began can be found again, but are in none of its "
                 "lists; call optimize() once more."
             )
         try:
-            return editor.finish(head, covered, deleted, sweep=True)
+            head = editor.finish(head, covered, seen.deleted, sweep=True)
         except OvertakenError:
             continue
+        if seen.inside is not None:
+            _clear_inside(seen.inside)
+        return head
     raise _overtaken(array)
 
 
-def _look_again(array: AnyArray, editor: Editor) -> tuple[Snapshot, Int64]:
+class _Seen(NamedTuple):
+    """What is there when an index is about to be replaced."""
+
+    now: Snapshot
+    """The array, and where its index belongs."""
+    inside: Snapshot | None
+    """Where one may be that is replaced too."""
+    newest: Head | None
+    """The head that counts."""
+    deleted: Int64
+    """By that head."""
+
+
+def _look_again(array: AnyArray, editor: Editor) -> _Seen:
     now = Snapshot.of(array)
-    return now, deleted_of(now, editor.look_again(now))
+    inside = now.inside()
+    newest = editor.look_again(now)
+    if newest is None and inside is not None:
+        newest = open_head(inside)
+        return _Seen(now, inside, newest, deleted_of(inside, newest))
+    return _Seen(now, inside, newest, deleted_of(now, newest))
+
+
+def _head_before(snapshot: Snapshot) -> Head | None:
+    """Return the head that counts before rows are read, where only heads tell of rows that were cut off."""
+    if snapshot.is_versioned:
+        return None
+    with suppress(CorruptError):
+        head = open_head(snapshot)
+        inside = snapshot.inside() if head is None else None
+        return head if inside is None else open_head(inside)
+    return None
+
+
+def _cut_like(head: Head, before: Head | None, newest: Head | None) -> Head:
+    """Return a head without the rows that others took out of the index after `before`: lists have them as they were."""
+    if newest is None or newest.leading[0] >= head.leading[0]:
+        return head
+    if before is not None and _rows_of(before) == _rows_of(newest):
+        return head
+    return changed(head, leading=(newest.leading[0], *head.leading[1:]), cut=True)
+
+
+def _rows_of(head: Head) -> tuple[object, ...]:
+    """Return what a head says of the rows in its lists."""
+    return head.leading, head.cut, head.segments
+
+
+def _clear_inside(inside: Snapshot) -> None:
+    """Delete an index that was replaced by one elsewhere, or it would come back when that is dropped."""
+    with suppress(CorruptError):  # whoever meets it is told
+        if inside.head() is not None and inside.target.store.supports_deletes:
+            clear(inside)
 
 
 def _overtaken(array: AnyArray) -> ConflictError:
@@ -260,8 +328,10 @@ def drop_index(array: AnyArray) -> bool:
 
     def drop() -> bool:
         snapshot = Snapshot.of(array)
-        cleared = [clear(snapshot, target) for target in snapshot.targets]
-        return any(cleared)
+        is_dropped, inside = clear(snapshot), snapshot.inside()
+        if inside is not None and inside.is_there():
+            is_dropped |= clear(inside)
+        return is_dropped
 
     return commit_once(array, drop)
 

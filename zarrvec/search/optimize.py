@@ -84,7 +84,7 @@ def _optimize(array: AnyArray, progress: Progress) -> dict[str, Any]:
         if isinstance(built, Built):
             left = int(np.count_nonzero(_too_long(built.counts)))  # of rows that are alike
             options = {**head.options, "deleted": head.deleted, "overgrown": left}
-            head = store(array, snapshot, covered, built, head.metric, options, None, started, progress)
+            head = store(array, snapshot, covered, head, built, head.metric, options, None, started, progress)
             report |= {
                 "action": "merged",
                 "because": _why(report, overgrown),

@@ -4,6 +4,7 @@ On a zarrvec store that is one version: metadata, chunks and index are all of it
 part is what it is when it is read.
 """
 
+import contextlib
 import copy
 import json
 from collections.abc import Sequence
@@ -19,6 +20,7 @@ from zarrvec.engine.traffic import Traffic
 from zarrvec.errors import CorruptError
 from zarrvec.faces.targets import repository_and_key
 from zarrvec.repository import Transaction
+from zarrvec.search.below import StoreBelow
 from zarrvec.search.beside import Above, above, find
 from zarrvec.search.entries import create_entries
 from zarrvec.search.head import ATTRIBUTE
@@ -137,13 +139,14 @@ class Snapshot:
         path = self.index_path  # first, for it tells which source
         return self._source.place_of(path)
 
-    @property
-    def targets(self) -> list[StorePath]:
-        """Where an index of the array may lie: `target`; and where it would not be seen for that."""
+    def inside(self) -> "Snapshot | None":
+        """Look in the array for an index that this view doesn't see for its own place; None if there can't be one."""
+        self._settle()
+        if self.is_versioned or not self._path:
+            return None
         place = self._array.store_path
-        inside = Plain(store=place.store).place_of(index_path_of(""))
-        target = self.target
-        return [target] if self.is_versioned or place.path or target == inside else [target, inside]
+        store = StoreBelow(place.store, place.path) if place.path else place.store
+        return Snapshot(Plain(store=store), self._array, "")
 
     @property
     def is_versioned(self) -> bool:
@@ -187,6 +190,12 @@ class Snapshot:
                 "anew: array.vec.drop_index(), then array.vec.build_index()."
             ) from error
         return head
+
+    def is_there(self) -> bool:
+        """Return whether the group of the index has a metadata document, damaged or not; as `head`, one request at most."""
+        with contextlib.suppress(CorruptError):
+            self.head()
+        return self._head is not None
 
     @property
     def document(self) -> bytes | None:

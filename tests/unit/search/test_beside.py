@@ -124,3 +124,39 @@ def test_requests(tmp_path):
     assert snapshot.head() is not None
     assert (snapshot.stats.requests, snapshot.stats.rounds) == (2, 1)
     assert snapshot.index_path == "emb.vec"
+
+
+@pytest.mark.parametrize("through_group", [True, False])
+def test_an_index_in_the_array_goes_with_the_one_beside_it(opened, through_group):
+    alone = zarr.create_array(opened("data.zarr", "emb"), data=ROWS, chunks=(20, 6))
+    alone.vec.build_index(metric="l2", nlist=3)
+    alone.vec.delete([5])
+    zarr.create_group(opened("data.zarr"))  # it is in one now
+    by_group = zarr.open_array(opened("data.zarr"), path="emb", mode="r+")
+    if through_group:
+        by_group.vec.build_index(metric="l2", nlist=4)
+        assert alone.vec.info()["path"] == "emb.vec"
+        assert by_group.vec.info()["deleted"] == 1
+        assert by_group.vec.search(ROWS[5], 1).ids[0] != 5
+        assert Snapshot.of(by_group).inside().head() is None
+    assert by_group.vec.drop_index()
+    assert Snapshot.of(alone).head() is None
+    assert alone.vec.search(ROWS[5], 1, metric="l2").ids[0] == 5
+    assert not alone.vec.drop_index()
+
+
+def test_what_is_no_index_in_the_array_stays(tmp_path):
+    array = zarr.create_group(tmp_path / "data.zarr").create_array("emb", data=ROWS, chunks=(20, 6))
+    mine = zarr.create_group(LocalStore(tmp_path / "data.zarr" / "emb" / ".vec"), attributes={"mine": 1})
+    array.vec.build_index(metric="l2", nlist=3)
+    assert dict(zarr.open_group(mine.store, mode="r").attrs) == {"mine": 1}
+
+
+def test_a_damaged_index_in_the_array_is_dropped_too(tmp_path):
+    array = zarr.create_group(tmp_path / "data.zarr").create_array("emb", data=ROWS, chunks=(20, 6))
+    inside = tmp_path / "data.zarr" / "emb" / ".vec"
+    inside.mkdir()
+    (inside / "zarr.json").write_bytes(b"{")
+    assert array.vec.drop_index()
+    assert not inside.exists()
+    assert not array.vec.drop_index()

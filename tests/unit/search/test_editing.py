@@ -132,7 +132,7 @@ def test_requests_of_a_build(small):
     store.take()
     array.vec.build_index(metric="l2", nlist=4)
     of_array, of_index, _ = store.take()
-    assert of_array == 6  # once for the origin
+    assert of_array == 8  # once for the origin, and twice for an index inside of it
     assert of_index <= 14  # seven values of a segment, the head, and looks at what is there
 
 
@@ -244,6 +244,54 @@ def test_rows_appended_where_others_were_cut_off(small, count):
     array.vec.append(rows(20, 9))
     assert found(array) == set(range(array.shape[0]))
     assert array.vec.info()["segments"] == 2
+
+
+@pytest.mark.parametrize("known", [True, False])
+@pytest.mark.parametrize("change", ["build", "optimize"])
+def test_rows_that_others_cut_off_after_they_were_read_are_found(small, monkeypatch, change, known):
+    array = make()
+    array.vec.append(rows(30, 1))
+    array.vec.delete([11, 50])
+    if change == "build" and not known:
+        array.vec.drop_index()
+    beside: Any = zarr.open_array(array.store_path.store, path="emb")
+    finish = Editor.finish
+
+    def interrupted(editor, *given, **named):
+        monkeypatch.undo()
+        if change == "build" and not known:
+            CHANGES["build"](beside)
+        beside.resize((40, WIDTH))
+        beside.vec.append(rows(70, 2))
+        return finish(editor, *given, **named)
+
+    monkeypatch.setattr(Editor, "finish", interrupted)
+    CHANGES[change](array)
+    array = zarr.open_array(array.store_path.store, path="emb")
+    deleted = set() if change == "build" and not known else {11}
+    assert array.shape[0] == 110
+    assert found(array) == set(range(110)) - deleted
+    assert array.vec.info()["rows_out_of_lists"] == 70
+    array.vec.optimize()
+    assert array.vec.info()["rows_out_of_lists"] == 0
+    assert found(array) == set(range(110)) - deleted
+
+
+def test_what_others_delete_after_rows_were_read_is_no_cut(small, monkeypatch):
+    array = make()
+    array.vec.append(rows(3, 1))  # too few for a segment
+    beside: Any = zarr.open_array(array.store_path.store, path="emb")
+    finish = Editor.finish
+
+    def interrupted(editor, *given, **named):
+        monkeypatch.undo()
+        beside.vec.delete([7])
+        return finish(editor, *given, **named)
+
+    monkeypatch.setattr(Editor, "finish", interrupted)
+    array.vec.build_index(metric="l2", nlist=3)
+    assert array.vec.info()["rows_out_of_lists"] == 0
+    assert found(array) == set(range(63)) - {7}
 
 
 def test_an_array_that_was_cut_and_not_appended_to(small):

@@ -12,7 +12,9 @@ import zarr
 from zarr.storage import MemoryStore, WrapperStore, ZipStore
 
 import zarrvec
+from zarrvec.engine.bridge import run_sync
 from zarrvec.errors import OptionError, ReadOnlyError, SearchError
+from zarrvec.faces.targets import repository_of
 from zarrvec.search import editing, extending
 from zarrvec.search.cache import LISTS, ROOTS
 
@@ -336,10 +338,16 @@ def test_nothing_to_index(elsewhere, data):
         make(elsewhere, data).vec.build_index()
 
 
+def clear_alone(root, path):
+    """Delete an array and leave its index, as zarrvec did once."""
+    run_sync(repository_of(root)[0].write(clears=[path]))
+
+
 def test_another_array_of_the_same_name(root):
     array = make(root)
     array.vec.build_index(metric="l2", nlist=4)
-    other = root.create_array("emb", shape=(60, 9), chunks=(20, 9), dtype="f4", overwrite=True)
+    clear_alone(root, "emb")
+    other = root.create_array("emb", shape=(60, 9), chunks=(20, 9), dtype="f4")
     other[...] = 1
     with pytest.raises(SearchError, match=r"another array: of vectors 6 x float32.*9 x float32.*build_index"):
         other.vec.search(np.ones(9), metric="l2")
@@ -357,7 +365,8 @@ def test_an_array_made_anew_without_writing(root, changed):
     array = root.create_array("emb", **options)
     array[:20] = rows(20)
     array.vec.build_index(metric="l2", nlist=4)
-    array = root.create_array("emb", **{**options, **changed}, overwrite=True)
+    clear_alone(root, "emb")
+    array = root.create_array("emb", **{**options, **changed})
     hits = array.vec.search(np.full(WIDTH, array.fill_value), 60, nprobe=ALL)
     assert hits.ids.tolist() == list(range(60))
     assert not hits.distances.any()
