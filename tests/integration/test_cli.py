@@ -597,6 +597,26 @@ def test_search_among_some_rows_and_what_it_brings(indexed, tmp_path):
     assert "expected one that begins with (600,)" in run("search", *where, "--show", "few", code=2).stderr
 
 
+def test_search_prints_json_that_others_can_read(indexed):
+    store, _ = indexed
+    root = zarr.open_group(f"zarrvec://{store}", mode="r+")
+    weights = np.full(600, np.nan)
+    weights[9], weights[3] = 0.5, np.inf
+    root.create_array("texts/weight", data=weights)
+    root.create_array("texts/phase", data=np.full(600, 1j))
+    where = (store, "texts/emb", "--like", 9, "-k", 3, "--exact")
+
+    def refuse(constant):
+        raise AssertionError(constant)
+
+    shown = run("search", *where, "--include", "weight", "--json").stdout
+    assert json.loads(shown, parse_constant=refuse)["columns"]["weight"] == [0.5, None, None]
+    assert (
+        "phase: 1j has no JSON form" in run("search", *where, "--include", "phase", "--json", code=2).stderr
+    )
+    assert "1j" in run("search", *where, "--include", "phase").stdout
+
+
 def test_a_store_without_versions_is_not_taken_for_a_past_one(tmp_path):
     zarr.create_array(f"{tmp_path}/v.zarr", data=np.eye(4, dtype="f4"))
     for options in (("--at", "3"), ("--branch", "mine"), ("-o", "zarrvec.at=3")):

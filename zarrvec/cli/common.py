@@ -2,8 +2,10 @@
 
 import dataclasses
 import json
+import math
 import re
 import sys
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Annotated, Any
 
@@ -170,20 +172,35 @@ def byte_progress() -> Progress:
 
 
 def emit(value: Any) -> None:
-    """Print a result as JSON."""
-    typer.echo(json.dumps(value, indent=2, ensure_ascii=False, default=_plain))
+    """Print a result as JSON; a number that JSON does not know, such as infinity, as null.
+
+    Raises
+    ------
+    OptionError
+        If something has no JSON form.
+    """
+    typer.echo(json.dumps(_plain(value, "result"), indent=2, ensure_ascii=False, allow_nan=False))
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: Any, name: str) -> Any:
+    """Return a value as what JSON knows; the name is that of the field it stands in."""
+    if value is None or isinstance(value, str | int):
+        return value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, list | tuple):
+        return [_plain(item, name) for item in value]
+    if isinstance(value, Mapping):
+        return {key: _plain(item, str(key)) for key, item in value.items()}
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+        return _plain({field.name: getattr(value, field.name) for field in dataclasses.fields(value)}, name)
     if isinstance(value, datetime):
         return value.isoformat()
     if hasattr(value, "tolist"):
-        return value.tolist()
+        return _plain(value.tolist(), name)
     if isinstance(value, bytes):
         return value.decode(errors="backslashreplace")
-    raise TypeError(f"{value!r} has no JSON form")
+    raise OptionError(f"{name}: {value!r} has no JSON form; leave it out, or leave out --json.")
 
 
 def human_bytes(size: float) -> str:

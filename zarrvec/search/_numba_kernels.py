@@ -42,6 +42,8 @@ _TOGETHER = 32
 _FAR_OFF = np.float32(4)
 """Standard deviations that a rough product is expected to be off at most."""
 _UNITS = np.float32(UNIT / 16)
+MANY = 1000
+"""So many entries are kept for a query with each id once. Of more, whose comparison would take quadratic time, ids repeat."""
 _TWO = np.float32(2)
 
 
@@ -70,7 +72,7 @@ def _sift(ids, scores, at, size):
 @jit
 def _offer(ids, scores, row, score):
     known = False
-    for i in range(ids.shape[0]):  # no early end: this vectorises
+    for i in range(ids.shape[0] if ids.shape[0] <= MANY else 0):  # no early end: this vectorises
         known |= ids[i] == row
     at = 0
     if known:
@@ -143,9 +145,7 @@ def _scan(lists, coded, probes, order, base, mask, codes, pointers, sums, ids, s
             unpack(places, layout, start, size, codes)
             for at in range(begin, end, QUERIES):
                 taken = min(QUERIES, end - at)
-                for i in range(
-                    QUERIES
-                ):  # where there is none the last is repeated, and nobody looks at the sums
+                for i in range(QUERIES):  # the last is repeated, and nobody looks at the sums
                     query = order[at + min(i, taken - 1)] // width
                     pointers[i] = np.uint64(rows_of_queries.ctypes.data) + np.uint64(query * stride)
                 multiply(places, layout, start, size, taken, stride, codes, pointers, sums)

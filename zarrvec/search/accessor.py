@@ -94,8 +94,8 @@ class VectorAccessor:
         exact
             Whether all of them are.
         where
-            Rows to search: booleans of the leading shape or flattened, integer ids, a slice of ids; or a function of the
-            arrays beside this one that returns one of these, as ``lambda beside: beside["year"] >= 2000``.
+            Rows to search: booleans of the leading shape or flattened, integer ids (0 and 1 are ids too), a slice of ids; or
+            a function of the arrays beside this one that returns one of these: ``lambda beside: beside["year"] >= 2000``.
         nprobe
             Posting lists to scan for each query; None to go by `recall`.
         bits
@@ -104,7 +104,7 @@ class VectorAccessor:
             Whether to rank the nearest by their codes again by their rows, which takes a round more; None where the recall
             can't be had cheaper. Distances are those of the rows then, else those of the codes, about 1 % off.
         include
-            ``"vectors"`` and names of arrays beside this one, whose values for the hits are wanted.
+            ``"vectors"`` for the rows of the hits (never an array of that name), names of arrays beside for their values.
         memory_bytes
             Bound on what is held beside queries, results and the caches.
 
@@ -216,7 +216,7 @@ class VectorAccessor:
         with progress_of(progress) as report:
             head = build_index(
                 self._array,
-                metric=check_metric(metric or self.metric),
+                metric=check_metric(self.metric if metric is None else metric),
                 nlist=nlist,
                 bits=bits,
                 queries=queries,
@@ -397,4 +397,4 @@ class VectorAccessor:
             memory_bytes=memory_bytes,
         )  # fmt: skip
         rates = {"latency_seconds": latency_seconds, "bytes_per_second": bytes_per_second}
-        return explain(self._array, queries, k, self.metric, options, **rates)
+        return explain(self._array, queries, k, options, **rates)

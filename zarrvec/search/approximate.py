@@ -16,8 +16,7 @@ import numpy.typing as npt
 
 from zarrvec.engine.traffic import Traffic, counting
 from zarrvec.search.depth import Depth, Probes, waves
-from zarrvec.search.exact import search_exact
-from zarrvec.search.hits import Hits
+from zarrvec.search.exact import Compared, compare_rows
 from zarrvec.search.index import Index
 from zarrvec.search.kernels import NO_HIT, THREADS, Found, ScanInput, Space, find, is_compiled, merge, scan
 from zarrvec.search.lists import read_lists
@@ -132,13 +131,13 @@ class _Search:
                 exact = pool.submit(contextvars.copy_context().run, self._search_fresh)
                 with counting() as ranked:
                     ids, distances, entries = self._search_lists()
-            hits, fresh = exact.result()
+            compared, fresh = exact.result()
             spent.add(ranked)
             fresh.rounds -= min(fresh.rounds, spent.rounds - rounds)  # they went on side by side
             spent.add(fresh)
-            exact_rows = hits.stats.vectors
-            ids = np.concatenate([ids, hits.ids], axis=1)
-            distances = np.concatenate([distances, hits.distances.astype(np.float64)], axis=1)
+            exact_rows = compared.stats.vectors
+            ids = np.concatenate([ids, compared.ids], axis=1)
+            distances = np.concatenate([distances, compared.distances], axis=1)
         if prepared.depth.rerank or prepared.fresh is not None:
             ids, distances = _nearest(ids, distances, self._asked.k)
         ids, distances = _full(ids, distances)
@@ -153,9 +152,9 @@ class _Search:
             seconds=self._seconds,
         )
 
-    def _search_fresh(self) -> tuple[Hits, Traffic]:
+    def _search_fresh(self) -> tuple[Compared, Traffic]:
         with counting() as traffic:
-            hits = search_exact(
+            compared = compare_rows(
                 self._snapshot.array,
                 self._given,
                 self._asked.k,
@@ -163,7 +162,7 @@ class _Search:
                 where=self._prepared.fresh,
                 memory_bytes=self._asked.memory_bytes,
             )
-        return hits, traffic
+        return compared, traffic
 
     def _search_lists(self) -> tuple[Int64, npt.NDArray[np.float64], int]:
         """Scan; scan more for queries that met too few of the selected rows, as where these lie far from them."""
@@ -305,7 +304,7 @@ def _count_allowed(index: Index, lists: Lists, wave: Int64, allowed: Mask | None
 def _nearest(ids: Int64, distances: npt.NDArray[np.float64], k: int) -> tuple[Int64, npt.NDArray[np.float64]]:
     """Return the k nearest by (distance, id), what is no hit at the end."""
     distances = np.where(ids == NO_HIT, np.inf, distances)
-    order = np.lexsort((ids, distances), axis=1)[:, :k]
+    order = np.lexsort((ids, distances, ids == NO_HIT), axis=1)[:, :k]  # rows may be infinitely far too
     return np.take_along_axis(ids, order, axis=1), np.take_along_axis(distances, order, axis=1)
 
 

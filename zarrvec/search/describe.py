@@ -18,10 +18,10 @@ from zarrvec.search.editing import fits, need_head, of_another, open_head, read_
 from zarrvec.search.foresee import foresee
 from zarrvec.search.head import Calibration, Head
 from zarrvec.search.index import Index, open_index
-from zarrvec.search.inputs import as_k, as_queries, as_selection, check_array
+from zarrvec.search.inputs import as_k, as_queries, as_selection, check_array, is_number, metric_of
 from zarrvec.search.metrics import check_metric
 from zarrvec.search.places import Snapshot
-from zarrvec.search.reading import Siblings
+from zarrvec.search.reading import evaluated
 from zarrvec.search.searching import Options, are_few_selected, codes_tell_too_little
 from zarrvec.search.space import are_too_large, indexed_queries, is_far
 
@@ -189,36 +189,32 @@ def explain(
     array: AnyArray,
     queries: npt.ArrayLike | None,
     k: object,
-    default_metric: str,
     options: Options,
     *,
     latency_seconds: float,
     bytes_per_second: float,
 ) -> Plan:
     """Tell what a search is going to do; see `zarrvec.search.accessor.VectorAccessor.explain`."""
-    if not (latency_seconds >= 0 and bytes_per_second > 0):
+    known = is_number(latency_seconds) and is_number(bytes_per_second)
+    if not (known and latency_seconds >= 0 and bytes_per_second > 0):
         raise OptionError(
-            f"latency_seconds={latency_seconds!r}, bytes_per_second={bytes_per_second!r}: expected 0 or more, and more than 0"
+            f"latency_seconds={latency_seconds!r}, bytes_per_second={bytes_per_second!r}: expected numbers, 0 or more "
+            "and more than 0"
         )
     check_array(array)
     if options.metric is not None:
         check_metric(options.metric)
-    plan = read_anew(array, lambda: _plan(array, queries, k, default_metric, options))
+    plan = read_anew(array, lambda: _plan(array, queries, k, options))
     return dataclasses.replace(plan, latency_seconds=latency_seconds, bytes_per_second=bytes_per_second)
 
 
-def _plan(
-    array: AnyArray, queries: npt.ArrayLike | None, k: object, default_metric: str, options: Options
-) -> Plan:
+def _plan(array: AnyArray, queries: npt.ArrayLike | None, k: object, options: Options) -> Plan:
     snapshot = Snapshot.of(array)
     source = snapshot.array
     batch = None if queries is None else as_queries(queries, source.shape[-1])[0]
-    where = options.where
-    if callable(where) and not hasattr(where, "__array__"):
-        where = where(Siblings(source))
-    mask = as_selection(where, source.shape[:-1])
+    mask = as_selection(evaluated(options.where, source), source.shape[:-1])
     head = open_head(snapshot)
-    metric = options.metric or (default_metric if head is None else head.metric)
+    metric = options.metric or (metric_of(array) if head is None else head.metric)
     because = _why_all_rows(snapshot, head, metric, options)
     if because is None and batch is not None and are_too_large(batch, metric):
         because = "queries are so large that products of float32 won't do"

@@ -6,7 +6,7 @@ next block while the current one is compared with all queries at once.
 
 import time
 from contextlib import closing
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -91,13 +91,58 @@ def search_exact(
     >>> search_exact(array, [1, 1], k=9, metric="l2", where=slice(0, 3)).distances.tolist()
     [1.0, 2.0, 5.0]
     """
+    found = compare_rows(
+        array,
+        queries,
+        k,
+        metric=metric,
+        where=where,
+        include_vectors=include_vectors,
+        memory_bytes=memory_bytes,
+    )
+    with np.errstate(over="ignore", under="ignore"):
+        near = found.distances.astype(np.float32)
+    shape = found.ids.shape[1:] if np.ndim(queries) == 1 else found.ids.shape
+    ids = found.ids.reshape(shape)
+    return Hits(
+        ids=ids,
+        distances=near.reshape(shape),
+        indices=_indices(ids, array.shape[:-1]),
+        vectors=None if found.vectors is None else found.vectors.reshape(*shape, array.shape[-1]),
+        stats=found.stats,
+    )
+
+
+class Compared(NamedTuple):
+    """The nearest rows of each query, of those that were compared."""
+
+    ids: npt.NDArray[np.int64]
+    """(q, k)."""
+    distances: npt.NDArray[np.float64]
+    """(q, k) ascending, of one distance the lower id first."""
+    vectors: npt.NDArray[Any] | None
+    """(q, k, d), if they were asked for."""
+    stats: SearchStats
+
+
+def compare_rows(
+    array: AnyArray,
+    queries: npt.ArrayLike,
+    k: int,
+    *,
+    metric: str,
+    where: object = None,
+    include_vectors: bool = False,
+    memory_bytes: int = DEFAULT_MEMORY_BYTES,
+) -> Compared:
+    """Do what `search_exact` does, and keep the distances as they were measured."""
     started = time.perf_counter()
     known_metric = check_metric(metric)
     memory = check_memory(memory_bytes)
     check_array(array)
     leading, width = array.shape[:-1], array.shape[-1]
     wanted = as_k(k)
-    batch, single = as_queries(queries, width)
+    batch, _ = as_queries(queries, width)
     mask = as_selection(where, leading)
     selected = int(np.prod(leading, dtype=np.int64)) if mask is None else int(np.count_nonzero(mask))
     columns = min(wanted, selected)
@@ -125,14 +170,10 @@ def search_exact(
         matched = scorer.rows
         columns = min(columns, matched)
         ids, distances = scorer.top.ids[:, :columns], scorer.top.distances[:, :columns]
-    with np.errstate(over="ignore", under="ignore"):
-        near = distances.astype(np.float32)
-    shape = (columns,) if single else ids.shape
-    ids = np.ascontiguousarray(ids).reshape(shape)
-    return Hits(
+    ids = np.ascontiguousarray(ids)
+    return Compared(
         ids=ids,
-        distances=near.reshape(shape),
-        indices=_indices(ids, leading),
+        distances=distances,
         vectors=None if read is None else read.of(ids),
         stats=SearchStats(
             vectors=matched,

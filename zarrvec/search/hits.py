@@ -112,7 +112,7 @@ class Hits:
         Raises
         ------
         OptionError
-            If xarray is not installed.
+            If xarray is not installed, or a column has the name of another variable or of a dimension.
 
         Examples
         --------
@@ -132,9 +132,16 @@ class Hits:
         variables |= {f"index_{axis}": (dims, index) for axis, index in enumerate(self.indices)}
         if self.vectors is not None:
             variables["vectors"] = ((*dims, "component"), self.vectors)
-        for name, values in self.columns.items():
-            variables[name] = (
-                (*dims, *(f"{name}_{axis}" for axis in range(values.ndim - len(dims)))),
-                values,
-            )
-        return xarray.Dataset(variables)
+        columns: dict[str, Any] = {
+            name: ((*dims, *(f"{name}_{axis}" for axis in range(values.ndim - len(dims)))), values)
+            for name, values in self.columns.items()
+        }
+        own = {*variables, *(axis for axes, _ in variables.values() for axis in axes)}
+        inner = {axis for axes, _ in columns.values() for axis in axes[len(dims) :]}
+        for name, (axes, _) in columns.items():
+            if name in own | inner or not own.isdisjoint(axes[len(dims) :]):
+                raise OptionError(
+                    f"column {name!r}: the dataset has variables and dimensions {sorted(own | inner)} already; take the "
+                    "column from hits.columns and the dataset from a search without it, or give the array another name"
+                )
+        return xarray.Dataset(variables | columns)

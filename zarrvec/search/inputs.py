@@ -61,6 +61,11 @@ def is_integer(value: object) -> bool:
     return isinstance(value, int | np.integer) and not isinstance(value, bool)
 
 
+def is_number(value: object) -> bool:
+    """Return whether a value is a real number, of Python's or numpy's, and no boolean."""
+    return isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
+
+
 def check_memory(memory_bytes: object, least: int = 1) -> int:
     """Return a bound on memory in bytes.
 
@@ -84,13 +89,14 @@ def as_queries(queries: npt.ArrayLike, width: int) -> tuple[npt.NDArray[np.float
     Raises
     ------
     SearchError
-        If they are not real numbers, not 1-D or 2-D, of another width, or not finite.
+        If they are masked or not real numbers, not 1-D or 2-D, of another width, or not finite.
 
     Examples
     --------
     >>> as_queries([1, 2], 2)
     (array([[1., 2.]]), True)
     """
+    _check_unmasked("queries are", queries)
     try:
         given = np.asarray(queries)
     except ValueError as error:
@@ -141,8 +147,9 @@ def as_rows(vectors: npt.ArrayLike, array: AnyArray) -> npt.NDArray[Any]:
     Raises
     ------
     SearchError
-        If they are not real numbers, or of another shape but for the first axis.
+        If they are masked or not real numbers, or of another shape but for the first axis.
     """
+    _check_unmasked("vectors are", vectors)
     try:
         rows = np.asarray(vectors)
     except ValueError as error:
@@ -193,7 +200,7 @@ def as_selection(where: object, leading: tuple[int, ...]) -> npt.NDArray[np.bool
     Raises
     ------
     SearchError
-        If it is something else or does not fit the leading shape.
+        If it is something else, masked, or does not fit the leading shape.
 
     Examples
     --------
@@ -227,7 +234,21 @@ def as_selection(where: object, leading: tuple[int, ...]) -> npt.NDArray[np.bool
     return mask.reshape(leading)
 
 
+def _check_unmasked(what: str, given: object) -> None:
+    # numpy.ma takes 10 ms to import, if nobody has
+    if (
+        isinstance(given, np.ndarray)
+        and type(given) is not np.ndarray
+        and isinstance(given, np.ma.MaskedArray)
+    ):
+        raise SearchError(
+            f"{what} a masked array of shape {given.shape}, whose mask would be ignored: expected a plain array; say "
+            "what masked values are by .filled(...), or leave them out"
+        )
+
+
 def _as_array(where: object) -> npt.NDArray[Any]:
+    _check_unmasked("rows are given as", where)
     try:
         return np.asarray(where)
     except ValueError as error:

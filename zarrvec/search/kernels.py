@@ -55,6 +55,8 @@ _QUERIES_A_THREAD: Final = 4
 _PART_PRODUCTS: Final = 2_000_000_000
 """Products after which numpy, in half a second to two, looks whether compiled code has come. Parts much smaller would decode
 the same lists again and again."""
+_TOLD_APART: Final = 4 << 20
+"""Entries that are held at once to be told apart by their ids, where many are kept: 48 MiB."""
 
 Float32 = npt.NDArray[np.float32]
 Int64 = npt.NDArray[np.int64]
@@ -222,11 +224,11 @@ def find(
     Returns
     -------
     Nearest or None
-        None if one of the lists is not in memory, a query has fewer hits than asked for or next to no length, or no compiled
-        code is loaded.
+        None if one of the lists is not in memory, a query has fewer hits than asked for or next to no length, so many are
+        kept that their ids repeat, or no compiled code is loaded.
     """
     compiled = _loader.module
-    if compiled is None:
+    if compiled is None or kept > compiled.MANY:
         return None
     ids = np.empty((len(queries), kept), dtype=np.int64)
     distances = np.empty((len(queries), kept), dtype=np.float32)
@@ -288,6 +290,49 @@ def _scan_meanwhile(
 
 
 def _scan_compiled(
+    compiled: ModuleType,
+    lists: ScanInput,
+    queries: Float32,
+    probes: Int64,
+    base: Float32,
+    kept: int,
+    bits: int,
+    allowed: npt.NDArray[Any] | None,
+    threads: int,
+) -> Found:
+    """Scan; where ids repeat, for twice as many, as a row stands in up to two lists of a segment, or more if that won't do."""
+
+    def scan_for(part: npt.NDArray[np.intp] | slice, kept: int) -> Found:
+        given = queries[part], probes[part], base[part]
+        return _scan_once(compiled, lists, *given, kept, bits, allowed, threads)
+
+    if kept <= compiled.MANY:
+        return scan_for(slice(None), kept)
+    ids, scores = nothing(len(queries), kept)
+    scanned, step = 0, max(1, _TOLD_APART // (2 * kept))
+    for start in range(0, len(queries), step):
+        asking = np.arange(start, min(start + step, len(queries)))
+        most = int(sizes_of(lists, probes[asking]).sum(axis=(0, 2)).max())
+        scanned_by, taken = None, kept
+        while asking.size:
+            taken = max(1, min(2 * taken, most))
+            found = scan_for(asking, taken)
+            scanned_by = found.scanned if scanned_by is None else scanned_by
+            for query, repeated, theirs in zip(asking, found.ids, found.scores, strict=True):
+                _tell_apart(repeated, theirs, ids[query], scores[query])
+            asking = asking[(ids[asking, -1] == NO_HIT) & (taken < most)]
+        scanned += scanned_by or 0
+    return Found(ids, scores, scanned)
+
+
+def _tell_apart(repeated: Int64, theirs: Float32, ids: Int64, scores: Float32) -> None:
+    """Write the best entries of one query, each id once, over what was found of them before."""
+    _, first = np.unique(repeated[: np.count_nonzero(repeated != NO_HIT)], return_index=True)
+    first = np.sort(first)[: len(ids)]
+    ids[: len(first)], scores[: len(first)] = repeated[first], theirs[first]
+
+
+def _scan_once(
     compiled: ModuleType,
     lists: ScanInput,
     queries: Float32,

@@ -71,13 +71,16 @@ def build_index(
     if not (is_integer(bits) and bits in (4, 8)):
         raise OptionError(f"bits={bits!r}: expected 8, or 4 to read half of each code")
     if nlist is not None and not (is_integer(nlist) and nlist >= 1):
-        raise OptionError(f"nlist={nlist}: expected posting lists, at least 1; or None for one for 100 rows")
+        raise OptionError(
+            f"nlist={nlist!r}: expected posting lists, at least 1; or None for one for 100 rows"
+        )
     check_writable(array)
-    check_memory(memory_bytes, LEAST_MEMORY_BYTES)
+    memory_bytes = check_memory(memory_bytes, LEAST_MEMORY_BYTES)
     if not (is_integer(seed) and seed >= 0):
         raise OptionError(f"seed={seed!r}: expected an integer, 0 or more")
     if spool is not None and not _is_folder(spool):
         raise OptionError(f"spool={spool!r}: expected a folder that is there; or None for that of the system")
+    nlist, bits, seed = None if nlist is None else int(nlist), int(bits), int(seed)  # numpy's overflow
     started = time.perf_counter()
     snapshot = Snapshot.of(array)
     source = snapshot.array
@@ -103,12 +106,7 @@ def build_index(
         memory_bytes=memory_bytes,
         seed=seed,
     )
-    options = {
-        "nlist": None if nlist is None else int(nlist),
-        "bits": int(bits),
-        "memory_bytes": int(memory_bytes),
-        "seed": int(seed),
-    }
+    options = {"nlist": nlist, "bits": bits, "memory_bytes": memory_bytes, "seed": seed}
     with ExitStack() as stack:
         builder = Builder(source, recipe, progress, spool)
         if client is not None:

@@ -7,7 +7,7 @@ import numpy.typing as npt
 import zarr
 from zarr.types import AnyArray
 
-from zarrvec.errors import OptionError
+from zarrvec.errors import OptionError, SearchError
 
 Int64 = npt.NDArray[np.int64]
 
@@ -113,7 +113,44 @@ class Siblings:
         self._read: dict[str, npt.NDArray[Any]] = {}
 
     def __getitem__(self, name: str) -> npt.NDArray[Any]:
-        """Return a whole column, of the leading shape of the vectors (and its own further axes)."""
+        """Return a whole column, of the leading shape of the vectors (and its own further axes).
+
+        Raises
+        ------
+        SearchError
+            If it is not asked for by name.
+        """
+        if not isinstance(name, str):
+            raise SearchError(
+                f"where asks for beside[{name!r}]: expected the name of an array beside this one"
+            )
         if name not in self._read:
             self._read[name] = np.asarray(sibling(self._array, name)[...])
         return self._read[name]
+
+
+def evaluated(where: object, array: AnyArray) -> object:
+    """Return what a callable ``where`` makes of the arrays beside; any other as it is.
+
+    Raises
+    ------
+    SearchError
+        If the callable returns nothing.
+
+    Examples
+    --------
+    >>> group = zarr.create_group(zarr.storage.MemoryStore())
+    >>> vectors = group.create_array("emb", shape=(3, 4), dtype="f4")
+    >>> _ = group.create_array("year", data=np.array([1990, 2000, 2010]))
+    >>> evaluated(lambda beside: beside["year"] < 2000, vectors).tolist(), evaluated([1, 2], vectors)
+    ([True, False, False], [1, 2])
+    """
+    if not callable(where) or hasattr(where, "__array__"):
+        return where
+    chosen: object = where(Siblings(array))
+    if chosen is None:
+        raise SearchError(
+            f"where={where!r} returned None: expected booleans, ids or a slice of ids; is a `return` missing? Leave where "
+            "out to search all rows"
+        )
+    return chosen

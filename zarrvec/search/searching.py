@@ -32,7 +32,7 @@ from zarrvec.search.inputs import (
 from zarrvec.search.metrics import check_metric
 from zarrvec.search.places import Snapshot
 from zarrvec.search.prepared import Asked, Prepared, prepare
-from zarrvec.search.reading import Siblings, read_rows, sibling
+from zarrvec.search.reading import evaluated, read_rows, sibling
 from zarrvec.search.space import are_too_large, is_far
 
 _MOST_LOST: Final = {8: 0.3, 4: 0.5}
@@ -66,8 +66,10 @@ class Options:
             )
         if not isinstance(self.exact, bool | np.bool_):
             raise OptionError(f"exact={self.exact!r}: expected True or False")
-        if self.rerank not in (None, True, False):
+        if not isinstance(self.rerank, bool | np.bool_ | None):
             raise OptionError(f"rerank={self.rerank!r}: expected True or False; or None to go by recall")
+        object.__setattr__(self, "exact", bool(self.exact))  # numpy's own are not what `is` asks for
+        object.__setattr__(self, "rerank", None if self.rerank is None else bool(self.rerank))
         check_memory(self.memory_bytes)
 
 
@@ -143,10 +145,7 @@ def _search(
     leading = source.shape[:-1]
     wanted = min(k, max(1, math.prod(leading)))
     batch, single = as_queries(queries, source.shape[-1])
-    where = options.where
-    if callable(where) and not hasattr(where, "__array__"):
-        where = where(Siblings(source))
-    mask = as_selection(where, leading)
+    mask = as_selection(evaluated(options.where, source), leading)
     if options.metric is not None:
         check_metric(options.metric)
     head = open_head(snapshot)
@@ -305,5 +304,7 @@ def as_include(include: object) -> tuple[str, ...]:
         return (include,)
     names: tuple[object, ...] = tuple(include) if isinstance(include, Iterable) else (include,)
     if not all(isinstance(name, str) for name in names):
-        raise OptionError(f"include={include!r}: expected {VECTORS!r} and names of arrays beside this one")
+        raise OptionError(
+            f"include={include!r}: expected {VECTORS!r}, which are the rows, and names of arrays beside this one"
+        )
     return tuple(map(str, names))

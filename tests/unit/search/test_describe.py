@@ -1,6 +1,7 @@
 """Does `explain` tell what a search then does?"""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -134,6 +135,28 @@ def test_explain_knows_what_is_no_metric():
     array = zarr.create_array({}, name="emb", data=np.eye(3))
     with pytest.raises(OptionError, match="euclid"):
         array.vec.explain(metric="euclid")
+
+
+def test_explain_needs_no_metric_of_the_array_where_search_does_not():
+    array = zarr.create_array({}, name="emb", data=DATA)
+    array.attrs["zarrvec"] = {"metric": "euclid"}
+    with pytest.raises(OptionError, match="euclid"):
+        array.vec.explain(DATA[0], 3)
+    assert array.vec.explain(DATA[0], 3, metric="l2").way == "all rows"
+    array.vec.build_index(metric="l2")
+    assert array.vec.explain(DATA[0], 3).way == "lists"
+
+
+@pytest.mark.parametrize("name", ["latency_seconds", "bytes_per_second"])
+@pytest.mark.parametrize("value", ["a", None, [1], True, -1, float("nan")])
+def test_explain_wants_numbers(array, name, value):
+    with pytest.raises(OptionError, match=f"{name}={re.escape(repr(value))}"):
+        array.vec.explain(**{name: value})
+
+
+def test_explain_tells_of_a_forgotten_return(array):
+    with pytest.raises(SearchError, match="returned None"):
+        array.vec.explain(where=lambda _: None)
 
 
 def test_explain_sees_queries_that_products_do_not_bear(array):

@@ -45,6 +45,33 @@ def test_to_xarray_of_one_query():
     assert dataset.ids.dims == ("rank",)
 
 
+def test_to_xarray_brings_columns(hits):
+    values = np.arange(48).reshape(4, 6, 2)
+    dataset = dataclasses.replace(hits, columns={"year": values[..., 0], "place": values}).to_xarray()
+    assert dataset.year.dims == ("query", "rank")
+    assert dataset.place.dims == ("query", "rank", "place_0")
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["ids"],
+        ["distances"],
+        ["index_1"],
+        ["vectors"],
+        ["rank"],
+        ["query"],
+        ["component"],
+        ["index"],
+        ["a", "a_0"],
+    ],
+)
+def test_to_xarray_refuses_names_of_its_own(hits, names):
+    clash = dataclasses.replace(hits, columns={name: np.zeros((4, 6, 2)) for name in names})
+    with pytest.raises(OptionError, match=f"column '{names[-1]}'.*hits.columns.*another name"):
+        clash.to_xarray()
+
+
 def test_to_xarray_without_xarray(hits, monkeypatch):
     monkeypatch.setitem(sys.modules, "xarray", None)
     with pytest.raises(OptionError, match="pip install xarray"):

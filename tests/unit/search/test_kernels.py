@@ -1,6 +1,7 @@
 """Are the nearest entries of posting lists in memory those that unpacking everything finds, whoever computes?"""
 
 import importlib.util
+import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
@@ -152,6 +153,33 @@ def test_lists_longer_than_a_block(name, width, monkeypatch):
     with computing_with(name):
         found = scan(lists.given, queries, probes, base, kept=100)
     check(lists, queries, probes, base, found, kept=100)
+
+
+@both
+@pytest.mark.parametrize("rows", [150, 1500, 9000])
+@pytest.mark.parametrize("kept", [1001, 1600, 9000])
+def test_many_are_kept(name, kept, rows, monkeypatch):
+    monkeypatch.setattr(kernels, "_TOLD_APART", 4 * kept)
+    rng = np.random.default_rng(kept)
+    lists = some_lists(rng, Layout(width=5, id_bytes=4, has_norms=True), [3000, 0, 900, 2500], rows=rows)
+    queries, probes, base = some_queries(rng, lists.layout, 5, 4, 4)
+    allowed = rng.random(9000) < 0.9
+    with computing_with(name):
+        found = scan(lists.given, queries, probes, base, kept=kept, allowed=allowed)
+    check(lists, queries, probes, base, found, kept=kept, allowed=allowed)
+
+
+@needs_numba
+def test_time_is_not_quadratic_in_what_is_kept():
+    layout, count = Layout(width=1, id_bytes=4, has_norms=False), 200_000
+    codes = np.random.default_rng(0).integers(0, 256, (count, 1), dtype="u1")
+    ones = np.ones(count, "f4")
+    lists = Lists(layout, [Entries(np.arange(count), ones, ones, None, codes)])
+    with computing_with("numba"):
+        started = time.process_time()
+        found = scan(lists.given, ones[:1, None], np.array([[0]]), np.zeros((1, 1), "f4"), kept=count)
+        assert time.process_time() - started < 2  # 8 when each was compared with all others
+    assert found.ids[0].tolist() == np.lexsort((np.arange(count), -codes[:, 0].astype(int))).tolist()
 
 
 @both

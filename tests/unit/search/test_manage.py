@@ -291,6 +291,8 @@ def test_a_revert_brings_an_index_back(root):
     ("options", "message"),
     [
         ({"metric": "hamming"}, "metric='hamming'"),
+        ({"metric": ""}, "metric=''"),
+        ({"nlist": "3"}, "nlist='3'"),
         ({"bits": 5}, "bits=5"),
         ({"bits": 8.0}, "bits=8.0"),
         ({"nlist": 0}, "nlist=0"),
@@ -330,6 +332,27 @@ def test_queries_beyond_float32_have_a_direction(root):
     array.vec.append(rows(90, 2) + 50)
     assert array.vec.optimize()["action"] == "built anew"
     assert array.vec.info()["calibration"]["measured_on"] == "queries"
+
+
+def test_options_of_a_build_may_be_small_integers_of_numpy(elsewhere):
+    array = make(elsewhere, rows(600))
+    small = np.uint8(200)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", RuntimeWarning)
+        info = array.vec.build_index(
+            nlist=small, bits=np.uint8(8), seed=small, memory_bytes=np.int32(1 << 30)
+        )
+    assert info["lists"] == 200
+
+
+def test_masked_arrays_are_refused(root):
+    array = make(root)
+    array.vec.build_index(metric="l2", nlist=2)
+    with pytest.raises(SearchError, match=r"vectors are a masked array of shape \(1, 6\)"):
+        array.vec.append(np.ma.ones((1, WIDTH)))
+    with pytest.raises(SearchError, match="masked array"):
+        array.vec.delete(np.ma.array([1, 2], mask=[True, False]))
+    assert array.shape[0] == 60
 
 
 @pytest.mark.parametrize("data", [np.empty((0, WIDTH), "f4"), np.full((9, WIDTH), np.nan, "f4")])

@@ -55,6 +55,11 @@ def array():
         ({"bits": 3}, OptionError, "bits=3"),
         ({"bits": 4.0}, OptionError, "bits=4.0"),
         ({"rerank": "yes"}, OptionError, "rerank='yes'"),
+        ({"rerank": 0}, OptionError, "rerank=0: expected True or False"),
+        ({"rerank": 0.0}, OptionError, r"rerank=0\.0"),
+        ({"rerank": np.array([True, False])}, OptionError, "rerank=array"),
+        ({"exact": 0}, OptionError, "exact=0"),
+        ({"exact": np.array(True)}, OptionError, "exact=array"),
         ({"memory_bytes": 0}, OptionError, "memory_bytes=0"),
         ({"memory_bytes": None}, OptionError, "memory_bytes=None"),
         ({"k": 0}, SearchError, "k=0"),
@@ -64,9 +69,15 @@ def array():
         ({"where": np.ones(5, bool)}, SearchError, r"mask of shape \(5,\)"),
         ({"where": [400]}, SearchError, "ids hold 400"),
         ({"where": [-1]}, SearchError, "ids hold -1"),
+        ({"where": lambda _: None}, SearchError, "returned None.*`return` missing"),
+        ({"where": lambda beside: beside[3]}, SearchError, r"beside\[3\]: expected the name"),
+        ({"where": np.ma.ones(400, bool)}, SearchError, r"masked array of shape \(400,\).*filled"),
+        ({"where": np.ma.array([1, 2], mask=[True, False])}, SearchError, "masked array"),
+        ({"where": lambda beside: np.ma.array(beside["year"] > 1)}, SearchError, "masked array"),
         ({"where": lambda beside: beside["none"] > 1}, OptionError, "no array 'none'"),
         ({"where": lambda beside: beside["short"] > 1}, OptionError, r"'short'.*\(9,\).*\(400,\)"),
         ({"include": ["none"]}, OptionError, "no array 'none'"),
+        ({"include": [3]}, OptionError, "'vectors', which are the rows"),
     ],
 )
 def test_wrong_calls(array, options, error, message):
@@ -82,11 +93,48 @@ def test_wrong_calls(array, options, error, message):
         (np.ones(WIDTH + 1), "width 9"),
         (np.ones((2, 2, WIDTH)), "shape"),
         (["text"] * WIDTH, "not real numbers"),
+        (np.ma.ones(WIDTH), r"queries are a masked array of shape \(8,\)"),
     ],
 )
 def test_wrong_queries(array, queries, message):
     with pytest.raises(SearchError, match=message):
         array.vec.search(queries)
+
+
+@pytest.mark.parametrize("rerank", [True, False])
+def test_flags_may_be_those_of_numpy(array, rerank):
+    flag, asked = np.bool_(rerank), {"k": 3, "recall": 0.9999}
+    assert array.vec.search(np.ones(WIDTH), **asked).stats.reranked
+    assert array.vec.search(np.ones(WIDTH), **asked, rerank=flag).stats.reranked is rerank
+    assert array.vec.explain(**asked, rerank=flag).rerank is rerank
+    assert array.vec.search(np.ones(WIDTH), 3, exact=np.bool_(True)).stats.nprobe is None
+
+
+@pytest.mark.parametrize("how", ["written", "appended"])
+def test_a_row_infinitely_far_by_float32_is_a_hit(tmp_path, how):
+    root = zarr.create_group(f"zarrvec://{tmp_path}/s.zarr")
+    array = root.create_array("emb", data=rows(40), chunks=(5, WIDTH))
+    array.vec.build_index(metric="l2")
+    far = np.full((1, WIDTH), 1.7e38, "f4")
+    if how == "written":
+        array[20] = far[0]
+    else:
+        array.vec.append(far)
+    for k in (41, 45):
+        hits = array.vec.search(np.ones(WIDTH), k)
+        assert sorted(hits.ids) == list(range(array.shape[0]))
+        assert hits.ids[-1] == (20 if how == "written" else 40)
+        assert np.isinf(hits.distances[-1])
+
+
+def test_rows_in_no_list_are_ordered_by_float64(tmp_path):
+    root = zarr.create_group(f"zarrvec://{tmp_path}/s.zarr")
+    data = rows(40).astype("f8")
+    data[5], data[9] = 1e200, 1e300
+    array = root.create_array("emb", data=data, chunks=(5, WIDTH))
+    array.vec.build_index(metric="ip")
+    assert array.vec.search(np.ones(WIDTH), 2, exact=True).ids.tolist() == [9, 5]
+    assert array.vec.search(np.ones(WIDTH), 2).ids.tolist() == [9, 5]
 
 
 @pytest.mark.parametrize("k", [401, 10**12])
