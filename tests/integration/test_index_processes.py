@@ -233,13 +233,14 @@ def test_an_index_that_is_dropped_can_not_be_deleted_from(place: Place) -> None:
 
 def test_a_forked_child_builds_an_index_after_its_parent(tmp_path: Any) -> None:
     code = f"""
-        import os, numpy as np, zarr
+        import os, signal, numpy as np, zarr
         root = zarr.open_group("zarrvec://{tmp_path}/data.zarr", mode="a")
         data = np.random.default_rng(0).standard_normal((6000, 64)).astype("f4")
         arrays = [root.create_array(name, data=data, chunks=(1000, 64)) for name in ("a", "b")]
         arrays[0].vec.build_index()  # by the threads of faiss
         child = os.fork()
         if not child:
+            signal.alarm(50)  # or it would outlive this test where it waits for ever
             arrays[1].vec.build_index()
             os._exit(0)
         assert os.waitpid(child, 0)[1] == 0

@@ -72,8 +72,9 @@ def _sift(ids, scores, at, size):
 @jit
 def _offer(ids, scores, row, score):
     known = False
-    for i in range(ids.shape[0] if ids.shape[0] <= MANY else 0):  # no early end: this vectorises
-        known |= ids[i] == row
+    if ids.shape[0] <= MANY:
+        for i in range(ids.shape[0]):  # no early end: this vectorises
+            known |= ids[i] == row
     at = 0
     if known:
         while ids[at] != row:
