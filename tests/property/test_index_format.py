@@ -269,6 +269,18 @@ def test_values_that_were_cut_or_forged_are_refused_or_answer(name, data):
         opened(name, head, {**VALUES[name], key: bytes(raw)})
 
 
+def test_deleted_ids_whose_differences_are_beyond_int64_are_refused():
+    head = copy.deepcopy(GOLDEN["cosine"]["head"])
+    key = f"{head['deleted_ids']['id']}/c/0"
+    ids = np.frombuffer(VALUES["cosine"][key], "<i8").copy()
+    assert len(ids) > 2
+    ids[:3] = 6, 5 - 2**63, 4  # as int64 each is 2^63 - 1 more than the one before
+    forged = ids.tobytes()
+    head["deleted_ids"]["crc32c"] = crc32c(forged)
+    with pytest.raises(StoredBytesError, match="deleted ids"):
+        opened("cosine", head, {**VALUES["cosine"], key: forged})
+
+
 @given(st.binary(max_size=200))
 def test_any_bytes_are_the_index_of_a_shard_or_refused(raw):
     reader = EntriesReader(name="s/entries", rows=40, entry_bytes=18, chunk_rows=16, shard_rows=48)
