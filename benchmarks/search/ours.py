@@ -13,7 +13,10 @@ if TYPE_CHECKING:
     import zarr
 
 _ARRAY = "vectors"
-_CHUNK_BYTES = 1 << 20
+_APPENDED = 5_000
+"""Rows that are appended by one call."""
+_SAMPLED = 10_000
+"""Rows of which the plan takes a sample."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,13 +30,17 @@ class ZarrVec:
     def write(self, problem: Problem, place: Place) -> None:
         import zarr
 
-        row_bytes = problem.base.shape[1] * problem.base.itemsize
-        root = zarr.open_group(self._url(place), mode="a", storage_options=self._options(place))
-        root.create_array(
-            _ARRAY,
-            data=np.asarray(problem.base),
-            chunks=(max(1, _CHUNK_BYTES // row_bytes), problem.base.shape[1]),
+        import zarrvec
+
+        plan = zarrvec.plan(
+            problem.base.shape,
+            problem.base.dtype,
+            reads=["full scan"],
+            writes=[f"rows of {_APPENDED}"],
+            sample=np.asarray(problem.base[:_SAMPLED]),
         )
+        root = zarr.open_group(self._url(place), mode="a", storage_options=self._options(place))
+        plan.create(root, _ARRAY)[:] = np.asarray(problem.base)
 
     def build(self, problem: Problem, place: Place) -> None:
         self._array(place).vec.build_index(metric=problem.metric, queries=problem.sample)

@@ -9,7 +9,8 @@ from zarr.storage import FsspecStore, ObjectStore
 import zarrvec
 from zarrvec.engine import engine as engines
 from zarrvec.engine.bridge import run_sync
-from zarrvec.search.entries import EntriesReader, create_entries
+from zarrvec.search.arrays import create_entries
+from zarrvec.search.entries import EntriesReader
 from zarrvec.search.places import Snapshot, Want
 
 pytestmark = pytest.mark.usefixtures("quick_builds")
@@ -34,7 +35,7 @@ def with_index(array, rows=ROWS):
         Snapshot.of(array).target, mode="a", attributes={"zarrvec_index": {"revision": "r"}}
     )
     versioned = Snapshot.of(array).is_versioned
-    entries = create_entries(group, "s/entries", rows, ENTRY_BYTES, versioned=versioned)
+    entries = create_entries(group, "s/entries", rows, ENTRY_BYTES)
     values = np.random.default_rng(0).integers(0, 256, (rows, ENTRY_BYTES), dtype="u1")
     entries[:] = values
     return EntriesReader.planned("s/entries", rows, ENTRY_BYTES, versioned=versioned), values

@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final, NamedTuple
+from urllib.parse import urlsplit
 
 from zarrvec.errors import OptionError
 
@@ -77,6 +78,9 @@ def _refuse_unknown(protocol: str, options: Mapping[str, Any], known: frozenset[
         )
 
 
+_AWS: Final = "https://amazonaws.com"
+_LOOPBACK: Final = frozenset({"127.0.0.1", "::1", "localhost"})
+
 _S3_NAMES: Final = {"key": "access_key_id", "secret": "secret_access_key", "token": "session_token"}
 
 
@@ -124,7 +128,21 @@ def _s3(options: dict[str, Any]) -> Translation | None:
         client_options["allow_http"] = True
     if not verify:
         client_options["allow_invalid_certificates"] = True
+    if "skip_signature" not in config and _guards_payloads(str(endpoint or _AWS), client_options):
+        config["unsigned_payload"] = True
     return Translation(config, client_options)
+
+
+def _guards_payloads(endpoint: str, client_options: Mapping[str, Any]) -> bool:
+    """Whether what is written needs no SHA-256 in its signature: on the way to AWS, TLS guards it, and loopback itself.
+
+    Other servers may refuse such signatures. Source: ``specs/decisions/0018-payloads-not-signed.md``.
+    """
+    host = urlsplit(endpoint).hostname or ""
+    if host in _LOOPBACK:
+        return True
+    is_aws = host == "amazonaws.com" or host.endswith(".amazonaws.com")
+    return is_aws and not client_options.keys() & {"allow_http", "allow_invalid_certificates"}
 
 
 def _s3_environment_has_keys() -> bool:

@@ -25,12 +25,12 @@ from zarrvec.errors import CorruptError, ReadOnlyError, SearchError
 from zarrvec.faces.store import ZarrVecStore
 from zarrvec.faces.writing import send_ahead
 from zarrvec.format.envelope import crc32c
+from zarrvec.search.arrays import write_whole
 from zarrvec.search.below import PartsBelow
 from zarrvec.search.cache import ROOTS
 from zarrvec.search.head import ATTRIBUTE, Deleted, Head, age_of, new_id
 from zarrvec.search.index import COVERAGE, QUERIES, UNCOVERED, read_deleted, renumbered
 from zarrvec.search.places import Snapshot
-from zarrvec.search.storing import write_whole
 from zarrvec.search.units import Covered
 
 Int64 = npt.NDArray[np.int64]

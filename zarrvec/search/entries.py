@@ -12,8 +12,6 @@ from typing import Final, Protocol, Self, TypeAlias
 import google_crc32c
 import numpy as np
 import numpy.typing as npt
-import zarr
-from zarr.types import AnyArray
 
 from zarrvec.errors import CorruptError
 from zarrvec.search.sources import Want
@@ -232,45 +230,6 @@ class EntriesReader:
         key = self._key(shard)
         offset = int(self.indexes[key][inner, 0])
         return None if offset == _NOTHING else Want(key, offset + start, offset + start + length)
-
-
-def create_entries(
-    group: "zarr.Group", name: str, rows: int, entry_bytes: int, *, versioned: bool
-) -> AnyArray:
-    """Create the array for some entries; whole chunks, or shards where there are some, should be written at once.
-
-    Parameters
-    ----------
-    group
-        Of the index.
-    name
-        Path below it.
-    rows
-        Number of entries.
-    entry_bytes
-        Bytes of each.
-    versioned
-        Whether it is on a zarrvec store, which needs no shards.
-
-    Examples
-    --------
-    >>> group = zarr.create_group(zarr.storage.MemoryStore())
-    >>> array = create_entries(group, "s/entries", 10_000, 100, versioned=False)
-    >>> array.chunks, array.shards
-    ((2621, 100), (10484, 100))
-    """
-    cut = EntriesReader.planned(name, rows, entry_bytes, versioned=versioned)
-    return group.create_array(
-        name,
-        shape=(rows, entry_bytes),
-        chunks=(cut.chunk_rows, entry_bytes),
-        shards=None if cut.shard_rows is None else (cut.shard_rows, entry_bytes),
-        dtype="uint8",
-        compressors=None,
-        filters=None,
-        fill_value=0,
-        config={"write_empty_chunks": True},
-    )
 
 
 def _evenly(count: int, limit: int) -> int:

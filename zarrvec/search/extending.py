@@ -261,7 +261,6 @@ def _extend(
             spread=squares / total,
             radii=radii,
             centroids=None,
-            versioned=now.is_versioned,
         )
         segments = (*(segment for segment in segments if segment not in merged), added)
     editor.finish(

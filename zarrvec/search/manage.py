@@ -21,6 +21,7 @@ from zarrvec.errors import ConflictError, CorruptError, OptionError, SearchError
 from zarrvec.faces.cluster import Cluster
 from zarrvec.faces.pipeline import REDO_LIMIT
 from zarrvec.faces.writing import commit_once
+from zarrvec.search.arrays import write_whole
 from zarrvec.search.blocks import grid_of
 from zarrvec.search.build import BUILD_MEMORY_BYTES, Builder, Built, Progress, Recipe, silent
 from zarrvec.search.editing import (
@@ -41,7 +42,7 @@ from zarrvec.search.inputs import as_ids, as_queries, check_array, check_memory,
 from zarrvec.search.metrics import Metric, unit_rows
 from zarrvec.search.places import Snapshot
 from zarrvec.search.space import are_too_large
-from zarrvec.search.storing import write_segment, write_whole
+from zarrvec.search.storing import write_segment
 from zarrvec.search.units import Covered, stored_as
 from zarrvec.types import VERSION
 
@@ -184,7 +185,6 @@ def _store(
         centroids=built.table,
         groups=built.groups,
         origin=built.origin,
-        versioned=now.is_versioned,
         progress=lambda done, total: progress("write", done, total),
     )
     head = Head(

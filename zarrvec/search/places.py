@@ -22,12 +22,11 @@ from zarrvec.faces.targets import repository_and_key
 from zarrvec.repository import Transaction
 from zarrvec.search.below import StoreBelow
 from zarrvec.search.beside import Above, above, find
-from zarrvec.search.entries import create_entries
 from zarrvec.search.head import ATTRIBUTE
 from zarrvec.search.sources import Plain, Token, Versioned, Want
 from zarrvec.search.units import Covered, Generations, Units, changed_units
 
-__all__ = ["Snapshot", "Want", "create_entries", "index_path_of"]
+__all__ = ["Snapshot", "Want", "index_path_of"]
 
 
 def index_path_of(path: str) -> str:

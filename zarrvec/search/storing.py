@@ -12,7 +12,7 @@ import zarr
 from zarr.types import AnyArray
 
 from zarrvec.format.envelope import crc32c
-from zarrvec.search.entries import create_entries
+from zarrvec.search.arrays import create_entries, unit_of, write_rows, write_whole
 from zarrvec.search.groups import Grouped
 from zarrvec.search.head import Groups, Segment
 from zarrvec.search.records import LIST_HEAD, SHARED_HEAD, Entries, Layout, ListTable
@@ -36,7 +36,7 @@ class Lists(Protocol):
         Parameters
         ----------
         array
-            Of `zarrvec.search.entries.create_entries`, new.
+            Of `zarrvec.search.arrays.create_entries`, new.
         counts
             (nlist,) entries of each list.
         layout
@@ -165,7 +165,6 @@ def write_segment(
     centroids: ListTable | None,
     groups: Grouped | None = None,
     origin: npt.NDArray[np.float32] | None = None,
-    versioned: bool,
     progress: Callable[[int, int], None] | None = None,
 ) -> Segment:
     """Write a segment below the group of an index.
@@ -192,14 +191,12 @@ def write_segment(
         Of the lists, if they are to be read by groups.
     origin
         (d,) of the space of the first segment, if it has one.
-    versioned
-        Whether the store is ours.
     progress
         Called with the lists written and all of them.
     """
     ends = np.cumsum(counts)
     offsets, total = ends - counts, int(counts.sum())
-    array = create_entries(group, f"{name}/entries", total, layout.entry_bytes, versioned=versioned)
+    array = create_entries(group, f"{name}/entries", total, layout.entry_bytes)
     crcs = lists.write(array, counts, layout, progress)
     if centroids is not None:
         chosen = np.arange(len(counts))
@@ -220,7 +217,7 @@ def write_segment(
     if groups is None:
         write_whole(group, f"{name}/lists", raw)
     else:
-        told = _write_groups(group, name, raw, groups, versioned=versioned)
+        told = _write_groups(group, name, raw, groups)
     origin_crc32c = None
     if origin is not None:
         stored = origin.astype("<f4")
@@ -240,12 +237,11 @@ def write_segment(
     )
 
 
-def _write_groups(
-    group: zarr.Group, name: str, rows: npt.NDArray[np.uint8], groups: Grouped, *, versioned: bool
-) -> Groups:
+def _write_groups(group: zarr.Group, name: str, rows: npt.NDArray[np.uint8], groups: Grouped) -> Groups:
     """Write a table of lists that is read by groups, and what is known of these."""
-    array = create_entries(group, f"{name}/lists", *rows.shape, versioned=versioned)
-    array[...] = rows
+    array = create_entries(group, f"{name}/lists", *rows.shape)
+    for start in range(0, len(rows), unit_of(array)):
+        write_rows(array, start, rows[start : start + unit_of(array)])
     heads = groups.table.heads.copy()
     firsts, sizes = heads["offset"].tolist(), heads["count"].tolist()
     heads["crc_head"] = [
@@ -262,23 +258,12 @@ def _write_groups(
     )
 
 
-def write_whole(group: zarr.Group, name: str, values: npt.NDArray[Any]) -> None:
-    """Write an array that is read as one value: a single chunk, uncompressed; one that is there is replaced."""
-    shape = tuple(max(1, length) for length in values.shape)
-    array = group.create_array(
-        name, shape=values.shape, chunks=shape, dtype=values.dtype, compressors=None, filters=None,
-        fill_value=0, overwrite=name in group, config={"write_empty_chunks": True},
-    )  # fmt: skip
-    if values.size:
-        array[...] = values
-
-
 class _Writer:
     """Writes whole chunks (or shards) of an entries array, of bytes that come in any pieces; those outside of some rows are left out."""
 
     def __init__(self, array: AnyArray, start: int, rows: tuple[int, int]) -> None:
         self._array = array
-        self._unit = (array.shards or array.chunks)[0]
+        self._unit = unit_of(array)
         self._width = array.shape[1]
         self._row, self._stop = rows
         self._skipped = (self._row - start) * self._width
@@ -301,5 +286,5 @@ class _Writer:
             self._size += part.size
             if self._size == self._gathered.size:
                 rows = self._gathered.reshape(-1, self._width)
-                self._array[self._row : self._row + len(rows)] = rows
+                write_rows(self._array, self._row, rows)
                 self._row, self._size = self._row + len(rows), 0

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from zarr.storage import MemoryStore
 
 from zarrvec.errors import CorruptError
-from zarrvec.search.entries import CHUNK_BYTES, INNER_BYTES, SHARD_BYTES, EntriesReader, create_entries
+from zarrvec.search.arrays import create_entries
+from zarrvec.search.entries import CHUNK_BYTES, INNER_BYTES, SHARD_BYTES, EntriesReader
 
 MISSING = 2**64 - 1
 
@@ -82,7 +83,7 @@ def reader_of(array):
 
 def test_zarr_writes_what_is_read():
     store = MemoryStore()
-    array = create_entries(zarr.create_group(store), "s/entries", 9000, 100, versioned=False)
+    array = create_entries(zarr.create_group(store), "s/entries", 9000, 100)
     entries = np.random.default_rng(0).integers(0, 256, (9000, 100), dtype="u1")
     entries[3000:6000] = 0
     array[:] = entries

@@ -181,7 +181,6 @@ def test_segments_are_written_as_they_were_read(name):
             centroids=index.centroids.load(snapshot).table if is_first else None,
             groups=None if segment.groups is None else grouped(index, values[f"{segment.id}/groups/c/0/0"]),
             origin=index.centroids.origin if is_first else None,
-            versioned=True,
         )
         assert (written.lists_crc32c, written.origin_crc32c, written.entries, written.lists) == (
             segment.lists_crc32c,

@@ -12,7 +12,8 @@ import zarrvec
 from zarrvec.engine.traffic import Traffic
 from zarrvec.errors import ConflictError, CorruptError, SearchError
 from zarrvec.layout import fold
-from zarrvec.search.entries import EntriesReader, create_entries
+from zarrvec.search.arrays import create_entries
+from zarrvec.search.entries import EntriesReader
 from zarrvec.search.places import Snapshot, Want
 from zarrvec.search.units import STAGED, changed_units
 
@@ -421,14 +422,14 @@ def test_generations_come_out_alike_from_many_threads(ours):
 # -- entries ----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("versioned", [True, False])
 @pytest.mark.parametrize(("rows", "entry_bytes"), [(0, 8), (1, 8), (5000, 24), (9973, 200)])
-def test_entries_come_back(store, rows, entry_bytes, versioned):
+def test_entries_come_back(store, rows, entry_bytes):
     array = embeddings(store)
+    versioned = Snapshot.of(array).is_versioned
     group = write_index(Snapshot.of(array))
     values = np.random.default_rng(rows).integers(0, 256, (rows, entry_bytes), dtype="u1")
     values[: rows // 3] = 0
-    entries = create_entries(group, "s/entries", rows, entry_bytes, versioned=versioned)
+    entries = create_entries(group, "s/entries", rows, entry_bytes)
     entries[:] = values
     reader = EntriesReader(
         name="s/entries",

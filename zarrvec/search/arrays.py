@@ -1,0 +1,139 @@
+"""How are the arrays of an index made and filled?
+
+By zarr; on a zarrvec store by writing the documents and chunks that zarr would, each by one call into the engine, where zarr
+takes two to four milliseconds for an array. Source: ``specs/vector-index.md``, section "Arrays".
+"""
+
+import json
+from collections.abc import Mapping
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import zarr
+from zarr.storage import StorePath
+from zarr.types import AnyArray
+
+from zarrvec.engine.bridge import run_sync
+from zarrvec.faces.targets import repository_and_key
+from zarrvec.search.entries import EntriesReader
+
+_GROUP: Final = b'{\n  "attributes": {},\n  "zarr_format": 3,\n  "node_type": "group"\n}'
+
+
+def write_whole(group: zarr.Group, name: str, values: npt.NDArray[Any]) -> None:
+    """Write an array that is read as one value: a single chunk, uncompressed; one that is there is replaced."""
+    chunk = tuple(max(1, length) for length in values.shape)
+    place = group.store_path / name
+    if _is_ours(place):
+        stored = {"zarr.json": _document(values.shape, chunk, values.dtype)}
+        if values.size:
+            stored["/".join(["c", *("0" for _ in chunk)])] = values.tobytes()
+        _write(place, stored, replace=not values.size)
+        return
+    array = group.create_array(
+        name, shape=values.shape, chunks=chunk, dtype=values.dtype, compressors=None, filters=None,
+        fill_value=0, overwrite=name in group, config={"write_empty_chunks": True},
+    )  # fmt: skip
+    if values.size:
+        array[...] = values
+
+
+def create_entries(group: zarr.Group, name: str, rows: int, entry_bytes: int) -> AnyArray:
+    """Create the array for some entries, which `write_rows` fills.
+
+    Parameters
+    ----------
+    group
+        Of the index.
+    name
+        Path below it: of a segment, and of an array in that.
+    rows
+        Number of entries.
+    entry_bytes
+        Bytes of each.
+
+    Examples
+    --------
+    >>> group = zarr.create_group(zarr.storage.MemoryStore())
+    >>> array = create_entries(group, "s/entries", 10_000, 100)
+    >>> array.chunks, array.shards
+    ((2621, 100), (10484, 100))
+    """
+    place = group.store_path / name
+    is_ours = _is_ours(place)
+    cut = EntriesReader.planned(name, rows, entry_bytes, versioned=is_ours)
+    if is_ours:
+        document = _document((rows, entry_bytes), (cut.chunk_rows, entry_bytes), np.dtype("u1"))
+        segment = name.rpartition("/")[0]
+        _write(group.store_path, {f"{segment}/zarr.json": _GROUP, f"{name}/zarr.json": document})
+        return zarr.Array.from_dict(place, json.loads(document))
+    return group.create_array(
+        name,
+        shape=(rows, entry_bytes),
+        chunks=(cut.chunk_rows, entry_bytes),
+        shards=None if cut.shard_rows is None else (cut.shard_rows, entry_bytes),
+        dtype="uint8",
+        compressors=None,
+        filters=None,
+        fill_value=0,
+        config={"write_empty_chunks": True},
+    )
+
+
+def unit_of(array: AnyArray) -> int:
+    """Return how many entries are written at once: those of a shard, or of a chunk where there are no shards."""
+    return (array.shards or array.chunks)[0]
+
+
+def write_rows(array: AnyArray, start: int, rows: npt.NDArray[np.uint8]) -> None:
+    """Write a whole unit of an array of entries, the last of which ends with the array.
+
+    Parameters
+    ----------
+    array
+        Of `create_entries`.
+    start
+        The first row.
+    rows
+        (n, entry_bytes) uint8, contiguous.
+    """
+    if not _is_ours(array.store_path):
+        array[start : start + len(rows)] = rows
+        return
+    unit = unit_of(array)
+    missing = bytes((unit - len(rows)) * rows.shape[1])
+    _write(array.store_path, {f"c/{start // unit}/0": b"".join((rows.data, missing))})
+
+
+def _is_ours(place: StorePath) -> bool:
+    return repository_and_key(place.store, place.path) is not None
+
+
+def _write(place: StorePath, values: Mapping[str, bytes], *, replace: bool = False) -> None:
+    """Write values below a path of a zarrvec store, beside what is there or in its place."""
+    found = repository_and_key(place.store, place.path)
+    assert found is not None
+    repository, path = found
+    puts = {f"{path}/{key}": value for key, value in values.items()}
+    run_sync(repository.write(puts, clears=[path] if replace else []))
+
+
+def _document(shape: tuple[int, ...], chunk: tuple[int, ...], dtype: np.dtype[Any]) -> bytes:
+    """Return the metadata document of an uncompressed array, of little-endian numbers."""
+    codec: dict[str, Any] = {"name": "bytes"}
+    if dtype.itemsize > 1:
+        codec["configuration"] = {"endian": "little"}
+    document = {
+        "shape": shape,
+        "data_type": dtype.name,
+        "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": chunk}},
+        "chunk_key_encoding": {"name": "default", "configuration": {"separator": "/"}},
+        "fill_value": 0.0 if dtype.kind == "f" else 0,
+        "codecs": [codec],
+        "attributes": {},
+        "zarr_format": 3,
+        "node_type": "array",
+        "storage_transformers": [],
+    }
+    return json.dumps(document, indent=2).encode()
