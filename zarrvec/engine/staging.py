@@ -154,9 +154,9 @@ class Staging:
         for start, stop in runs:
             await self._send_values(values[start:stop])
 
-    async def send_ahead(self) -> None:
-        """Send what waits on its way if it is worth a pack of its own: something slow comes before the commit."""
-        if self._buffered_bytes < AHEAD_BYTES:
+    async def send_ahead(self, least: int = AHEAD_BYTES) -> None:
+        """Send what waits on its way if it is so many bytes, worth a pack of its own: something slow comes before the commit."""
+        if self._buffered_bytes < least:
             return
         values = sorted(self._buffered.items(), key=lambda value: sort_key(value[0]))
         self._buffered, self._buffered_bytes = {}, 0

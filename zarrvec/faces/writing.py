@@ -9,6 +9,7 @@ import zarr
 
 from zarrvec.engine.bridge import run_sync
 from zarrvec.engine.outcomes import StaleError
+from zarrvec.engine.staging import AHEAD_BYTES
 from zarrvec.errors import ConflictError
 from zarrvec.faces.pipeline import REDO_LIMIT
 from zarrvec.faces.targets import repository_and_key, repository_of
@@ -156,12 +157,12 @@ def _take_shape(array: zarr.Array[Any], shape: dict[str, Any]) -> None:
         object.__setattr__(array.async_array, name, value)
 
 
-def send_ahead(array: zarr.Array[Any]) -> None:
-    """Begin to upload what was written in the open transaction, if there is one: something slow comes before its end."""
+def send_ahead(array: zarr.Array[Any], least: int = AHEAD_BYTES) -> None:
+    """Begin to upload what was written in the open transaction, if that is so many bytes: something slow comes before its end."""
     found = repository_and_key(array.store_path.store, array.store_path.path)
     transaction = None if found is None else found[0].transaction
     if transaction is not None:
-        run_sync(transaction.staging.send_ahead())
+        run_sync(transaction.staging.send_ahead(least))
 
 
 async def _look_again(repository: Repository) -> None:

@@ -39,7 +39,9 @@ def write_whole(group: zarr.Group, name: str, values: npt.NDArray[Any]) -> None:
         array[...] = values
 
 
-def create_entries(group: zarr.Group, name: str, rows: int, entry_bytes: int) -> AnyArray:
+def create_entries(
+    group: zarr.Group, name: str, rows: int, entry_bytes: int, *, apart: bool = False
+) -> AnyArray:
     """Create the array for some entries, which `write_rows` fills.
 
     Parameters
@@ -52,6 +54,8 @@ def create_entries(group: zarr.Group, name: str, rows: int, entry_bytes: int) ->
         Number of entries.
     entry_bytes
         Bytes of each.
+    apart
+        Whether one half should be sent while the other is made, if they are long.
 
     Examples
     --------
@@ -62,7 +66,7 @@ def create_entries(group: zarr.Group, name: str, rows: int, entry_bytes: int) ->
     """
     place = group.store_path / name
     is_ours = _is_ours(place)
-    cut = EntriesReader.planned(name, rows, entry_bytes, versioned=is_ours)
+    cut = EntriesReader.planned(name, rows, entry_bytes, versioned=is_ours, apart=apart)
     if is_ours:
         document = _document((rows, entry_bytes), (cut.chunk_rows, entry_bytes), np.dtype("u1"))
         segment = name.rpartition("/")[0]

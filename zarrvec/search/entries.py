@@ -18,6 +18,8 @@ from zarrvec.search.sources import Want
 
 CHUNK_BYTES: Final = 16 << 20
 """A chunk on a zarrvec store is at most this long."""
+APART_BYTES: Final = 1 << 20
+"""A chunk on a zarrvec store that is sent while the next one is made is at least this long."""
 SHARD_BYTES: Final = 64 << 20
 """A shard on other stores is at most about this long."""
 INNER_BYTES: Final = 256 << 10
@@ -93,8 +95,8 @@ class EntriesReader:
         )
 
     @classmethod
-    def planned(cls, name: str, rows: int, entry_bytes: int, *, versioned: bool) -> Self:
-        """Choose how to cut an array.
+    def planned(cls, name: str, rows: int, entry_bytes: int, *, versioned: bool, apart: bool = False) -> Self:
+        """Choose how to cut an array; on a zarrvec store, if asked for, in two where one chunk would do.
 
         Examples
         --------
@@ -107,6 +109,8 @@ class EntriesReader:
         rows_in_all = max(1, rows)
         if versioned:
             chunk_rows = _evenly(rows_in_all, max(1, CHUNK_BYTES // entry_bytes))
+            if apart and chunk_rows == rows_in_all and rows * entry_bytes >= 2 * APART_BYTES:
+                chunk_rows = -(-rows_in_all // 2)
             return cls(name=name, rows=rows, entry_bytes=entry_bytes, chunk_rows=chunk_rows)
         chunk_rows = min(rows_in_all, max(1, INNER_BYTES // entry_bytes))
         chunks = _evenly(-(-rows_in_all // chunk_rows), max(1, SHARD_BYTES // (chunk_rows * entry_bytes)))

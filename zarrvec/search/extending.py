@@ -6,7 +6,7 @@ as in a log-structured merge tree. Source: ``specs/vector-index.md``, section "C
 
 import contextlib
 import math
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from types import TracebackType
@@ -16,11 +16,13 @@ import numpy as np
 import numpy.typing as npt
 from zarr.types import AnyArray
 
+from zarrvec.engine.traffic import counting
 from zarrvec.errors import ConflictError, CorruptError
 from zarrvec.faces.pipeline import REDO_LIMIT
 from zarrvec.faces.writing import append_once, commit_once, newest_of, send_ahead
 from zarrvec.search.blocks import grid_of, plan_blocks
 from zarrvec.search.build import BLOCK_BYTES
+from zarrvec.search.cache import ROOTS
 from zarrvec.search.editing import (
     Editor,
     OvertakenError,
@@ -35,6 +37,7 @@ from zarrvec.search.head import Head, Segment, new_id
 from zarrvec.search.index import UNCOVERED, Index, open_index
 from zarrvec.search.inputs import as_rows
 from zarrvec.search.merging import copy_lists
+from zarrvec.search.pairing import Pairing
 from zarrvec.search.places import Snapshot
 from zarrvec.search.placing import Lister
 from zarrvec.search.space import beyond_float32, indexed_rows
@@ -88,12 +91,14 @@ def append(array: AnyArray, vectors: npt.ArrayLike) -> tuple[int, ...]:
             with contextlib.suppress(OvertakenError):
                 _cut(before, head, stop)
             return extend()
-        with ExitStack() as stack:
+        with ExitStack() as stack, counting() as read:
             listing = None
             if index is not None and _is_enough(before, head, stop, rows):
                 listing = stack.enter_context(_Listing(before, head, index, stop, rows))
             shape = append_once(array, rows, 0, newest)
             send_ahead(array)
+            if listing is not None:
+                listing.ahead = not read.requests
             _follow(array, before, head, index, listing, stop)
         return shape
 
@@ -131,11 +136,13 @@ class _Listing:
         self._head, self._origin = head, index.centroids.origin
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="zarrvec-append")
         self.spool = Spool(head.layout)
-        self._lister = Lister(index.centroids.load(before).compass.vectors, head.second_from)
         self.rows, self.squares = 0, 0.0
         """How many are in them, and the sum of the squared distances to their nearest centroids."""
+        self.ahead = False
+        """Whether a half of them is sent while the other is made: a request more, in place of one that nothing had to be read by."""
         first = stop * math.prod(head.leading[1:])
         rows = vectors.reshape(-1, head.width)
+        self._lister = self._thread.submit(_lister_of, before, head, index)
         self._placed = self._thread.submit(self._place, first + np.arange(len(rows)), rows)
 
     def __enter__(self) -> Self:
@@ -150,7 +157,7 @@ class _Listing:
     @property
     def radii(self) -> npt.NDArray[np.float32]:
         """Of the lists: (nlist,) float32."""
-        return self._lister.radii
+        return self._lister.result().radii
 
     def finish(self, array: AnyArray, start: int, stop: int) -> bool:
         """Put the rows of the array that waited in too, and return whether all can be in lists."""
@@ -170,14 +177,25 @@ class _Listing:
         return True
 
     def _place(self, ids: Int64, new: npt.NDArray[Any]) -> bool:
+        lister = self._lister.result()
         for start in range(0, len(new), _PLACED_ROWS):
             part = slice(start, start + _PLACED_ROWS)
             rows, kept = indexed_rows(new[part], self._head.metric, self._origin)
             if beyond_float32(new[part], kept).size:
                 return False  # they stay in no list, and all that come with them
-            self.squares += self._lister.place(ids[part][kept], rows, self.spool).squares
+            self.squares += lister.place(ids[part][kept], rows, self.spool).squares
             self.rows += len(rows)
         return True
+
+
+def _lister_of(snapshot: Snapshot, head: Head, index: Index) -> Lister:
+    """Return what puts rows into the lists of an index; what that knows of their centroids is kept for the next append."""
+    centroids = index.centroids.load(snapshot).compass.vectors
+    key = ("pairing", head.segments[0].id)
+    held: dict[Hashable, Pairing] = ROOTS.get_many([key])
+    pairing = held.get(key) or Pairing(centroids)
+    ROOTS.put_many({key: (pairing, pairing.nbytes)})
+    return Lister(centroids, head.second_from, pairing)
 
 
 def _follow(
@@ -254,13 +272,14 @@ def _extend(
         added = write_segment(
             editor.group,
             new_id(),
-            SpooledLists(listing.spool, order),
+            SpooledLists(listing.spool, order, ahead=listing.ahead),
             counts=counts,
             layout=head.layout,
             rows=total,
             spread=squares / total,
             radii=radii,
             centroids=None,
+            apart=listing.ahead,
         )
         segments = (*(segment for segment in segments if segment not in merged), added)
     editor.finish(

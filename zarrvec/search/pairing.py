@@ -67,6 +67,11 @@ class Pairing:
         with one_thread() as faiss:
             self._apart: Float32 = faiss.pairwise_distances(self._centroids, self._centroids)
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes in memory, about."""
+        return 2 * self._given.nbytes + (0 if self._assigner is not None else self._apart.nbytes)
+
     def find(self, rows: Float32) -> Pairs:
         """Return the two lists of (n, d) float32 rows."""
         if self._assigner is not None:

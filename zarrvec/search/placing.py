@@ -34,6 +34,8 @@ class Lister:
         (nlist, d) float32, as they are decoded.
     second_from
         Gain from which on a row is put into a second list, of `zarrvec.search.clustering.second_lists`.
+    pairing
+        Of these centroids, if there is one already.
 
     Examples
     --------
@@ -45,8 +47,8 @@ class Lister:
     ([[0, 1], [1, 0]], 4)
     """
 
-    def __init__(self, centroids: Float32, second_from: float) -> None:
-        self._pairing = Pairing(centroids)
+    def __init__(self, centroids: Float32, second_from: float, pairing: Pairing | None = None) -> None:
+        self._pairing = Pairing(centroids) if pairing is None else pairing
         self._centroids = centroids
         self._second_from = second_from
         self.radii = np.zeros(len(centroids), dtype=np.float32)

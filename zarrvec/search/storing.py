@@ -11,8 +11,10 @@ import numpy.typing as npt
 import zarr
 from zarr.types import AnyArray
 
+from zarrvec.faces.writing import send_ahead
 from zarrvec.format.envelope import crc32c
 from zarrvec.search.arrays import create_entries, unit_of, write_rows, write_whole
+from zarrvec.search.entries import APART_BYTES
 from zarrvec.search.groups import Grouped
 from zarrvec.search.head import Groups, Segment
 from zarrvec.search.records import LIST_HEAD, SHARED_HEAD, Entries, Layout, ListTable
@@ -56,18 +58,21 @@ class SpooledLists:
     ----------
     spool, order
         Where they are, and the positions of the entries there, list by list.
+    ahead
+        Whether each chunk is sent as soon as it is full.
     """
 
-    def __init__(self, spool: Spool, order: Int64) -> None:
+    def __init__(self, spool: Spool, order: Int64, *, ahead: bool = False) -> None:
         self._spool = spool
         self._order = order
+        self._ahead = ahead
 
     def write(
         self, array: AnyArray, counts: Int64, layout: Layout, progress: Callable[[int, int], None] | None
     ) -> Checksums:
         """See `Lists`."""
         lists = (self._spool.entries(self._order[run]) for run in runs_of_lists(counts))
-        return write_lists(array, lists, counts, layout, progress=progress)
+        return write_lists(array, lists, counts, layout, progress=progress, ahead=self._ahead)
 
     def close(self) -> None:
         """See `Lists`."""
@@ -100,6 +105,7 @@ def write_lists(
     start: int = 0,
     rows: tuple[int, int] | None = None,
     progress: Callable[[int, int], None] | None = None,
+    ahead: bool = False,
 ) -> Checksums:
     """Write lists that follow each other into an array of entries; return their checksums.
 
@@ -119,10 +125,12 @@ def write_lists(
         First row that is written, and the one after the last; what the lists have besides is left out. None for all rows.
     progress
         Called with the lists written and all of them.
+    ahead
+        Whether each chunk is sent as soon as it is full.
     """
     ends = np.cumsum(counts)
     crcs = np.zeros((len(counts), 2), dtype=np.uint32)
-    writer = _Writer(array, start, (0, array.shape[0]) if rows is None else rows)
+    writer = _Writer(array, start, (0, array.shape[0]) if rows is None else rows, ahead=ahead)
     done = taken = 0
     for entries in lists:
         taken += len(entries.ids)
@@ -165,6 +173,7 @@ def write_segment(
     centroids: ListTable | None,
     groups: Grouped | None = None,
     origin: npt.NDArray[np.float32] | None = None,
+    apart: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> Segment:
     """Write a segment below the group of an index.
@@ -191,12 +200,14 @@ def write_segment(
         Of the lists, if they are to be read by groups.
     origin
         (d,) of the space of the first segment, if it has one.
+    apart
+        Whether the entries are cut in two, for one half to be sent while the other is made.
     progress
         Called with the lists written and all of them.
     """
     ends = np.cumsum(counts)
     offsets, total = ends - counts, int(counts.sum())
-    array = create_entries(group, f"{name}/entries", total, layout.entry_bytes)
+    array = create_entries(group, f"{name}/entries", total, layout.entry_bytes, apart=apart)
     crcs = lists.write(array, counts, layout, progress)
     if centroids is not None:
         chosen = np.arange(len(counts))
@@ -261,8 +272,9 @@ def _write_groups(group: zarr.Group, name: str, rows: npt.NDArray[np.uint8], gro
 class _Writer:
     """Writes whole chunks (or shards) of an entries array, of bytes that come in any pieces; those outside of some rows are left out."""
 
-    def __init__(self, array: AnyArray, start: int, rows: tuple[int, int]) -> None:
+    def __init__(self, array: AnyArray, start: int, rows: tuple[int, int], *, ahead: bool) -> None:
         self._array = array
+        self._ahead = ahead
         self._unit = unit_of(array)
         self._width = array.shape[1]
         self._row, self._stop = rows
@@ -288,3 +300,5 @@ class _Writer:
                 rows = self._gathered.reshape(-1, self._width)
                 write_rows(self._array, self._row, rows)
                 self._row, self._size = self._row + len(rows), 0
+                if self._ahead and self._row < self._stop:
+                    send_ahead(self._array, APART_BYTES)
