@@ -197,7 +197,7 @@ def test_s3_options_are_translated(monkeypatch: pytest.MonkeyPatch) -> None:
         assert translation is not None
         return translation.config
 
-    plain = {"access_key_id": "k", "secret_access_key": "s", "region": "us-east-1"}
+    plain = {"access_key_id": "k", "secret_access_key": "s", "region": "us-east-1", "unsigned_payload": True}
     assert of(**keys) == plain
     assert of(**keys, token="t") == {**plain, "session_token": "t"}
     assert of(anon=True) == {"skip_signature": True, "region": "us-east-1"}
@@ -215,6 +215,31 @@ def test_s3_options_are_translated(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_REGION", "eu-west-1")
     monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
     assert of(**keys) == {**plain, "region": "eu-west-1", "endpoint": endpoint}
+
+
+@pytest.mark.usefixtures("no_environment")
+@pytest.mark.parametrize(
+    ("options", "is_unsigned"),
+    [
+        ({}, True),
+        ({"endpoint_url": "https://s3.eu-west-1.amazonaws.com"}, True),
+        ({"endpoint_url": "http://localhost:9000"}, True),
+        ({"endpoint_url": "http://[::1]:9000"}, True),
+        ({"anon": True}, False),
+        ({"use_ssl": False}, False),
+        ({"client_kwargs": {"verify": False}}, False),
+        ({"endpoint_url": "http://s3.eu-west-1.amazonaws.com"}, False),
+        ({"endpoint_url": "https://amazonaws.com.example.org"}, False),
+        ({"endpoint_url": "https://minio.example.org"}, False),
+        ({"endpoint_url": "http://10.0.0.7:9000"}, False),
+    ],
+)
+def test_payloads_are_signed_where_nothing_else_guards_them(
+    options: dict[str, Any], *, is_unsigned: bool
+) -> None:
+    translation = translate("s3", {"key": "k", "secret": "s"} | options)
+    assert translation is not None
+    assert translation.config.get("unsigned_payload", False) == is_unsigned
 
 
 @pytest.mark.usefixtures("no_environment")

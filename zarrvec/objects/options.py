@@ -60,7 +60,7 @@ def translate(protocol: str, options: Mapping[str, Any]) -> Translation | None:
     Examples
     --------
     >>> translate("s3", {"key": "k", "secret": "s", "endpoint_url": "http://127.0.0.1:9000"}).config
-    {'access_key_id': 'k', 'secret_access_key': 's', 'endpoint': 'http://127.0.0.1:9000', 'region': 'us-east-1'}
+    {'access_key_id': 'k', 'secret_access_key': 's', 'endpoint': 'http://127.0.0.1:9000', 'region': 'us-east-1', 'unsigned_payload': True}
     """
     translators: dict[str, Callable[[dict[str, Any]], Translation | None]] = {
         "s3": _s3, "s3a": _s3, "gs": _gcs, "gcs": _gcs, "az": _azure, "abfs": _azure, "abfss": _azure,

@@ -24,142 +24,24 @@ from zarrvec.search._numba_products import (
     dot,
     jit,
     multiply,
-    places_of,
-    read_scalars,
-    uint32_at,
-    uint64_at,
     unpack,
 )
+from zarrvec.search._numba_scans import after, expected_off, is_for_one, scan_alone, scan_together, sift, sort
 from zarrvec.search._numpy_kernels import COSINE, GLANCE, IP, MIDDLE, NO_HIT, UNIT
 from zarrvec.search.space import LONGEST, SHORTEST
 
 if nb.config.DISABLE_JIT:
     raise ImportError("NUMBA_DISABLE_JIT is set: nothing here runs uncompiled, numpy does.")
 
-
+MADE_OF = "9fca23d1"
+"""CRC32C of the modules with kernels that are compiled here: what numba has stored for later processes goes by the bytes of this
+file alone. A test says what it is."""
 _TOGETHER = 32
 """Queries whose products with all centroids are held at once."""
 _FAR_OFF = np.float32(4)
 """Standard deviations that a rough product is expected to be off at most."""
 _UNITS = np.float32(UNIT / 16)
-MANY = 1000
-"""So many entries are kept for a query with each id once. Of more, whose comparison would take quadratic time, ids repeat."""
 _TWO = np.float32(2)
-
-
-@jit
-def _after(score, row, other_score, other_row):
-    return score > other_score or (score == other_score and row > other_row)
-
-
-@jit
-def _sift(ids, scores, at, size):
-    """Let an element of a heap, the worst on top, sink to its place."""
-    score, row = scores[at], ids[at]
-    while True:
-        child = 2 * at + 1
-        if child >= size:
-            break
-        if child + 1 < size and _after(scores[child + 1], ids[child + 1], scores[child], ids[child]):
-            child += 1
-        if not _after(scores[child], ids[child], score, row):
-            break
-        scores[at], ids[at] = scores[child], ids[child]
-        at = child
-    scores[at], ids[at] = score, row
-
-
-@jit
-def _offer(ids, scores, row, score):
-    known = False
-    if ids.shape[0] <= MANY:
-        for i in range(ids.shape[0]):  # no early end: this vectorises
-            known |= ids[i] == row
-    at = 0
-    if known:
-        while ids[at] != row:
-            at += 1
-        if not score < scores[at]:
-            return
-    ids[at], scores[at] = row, score
-    _sift(ids, scores, at, ids.shape[0])
-
-
-@jit
-def _sort(ids, scores):
-    for size in range(ids.shape[0] - 1, 0, -1):
-        ids[0], ids[size] = ids[size], ids[0]
-        scores[0], scores[size] = scores[size], scores[0]
-        _sift(ids, scores, 0, size)
-
-
-@jit
-def _keep(found, size, ids_at, id_bytes, masked, allowed, ids, scores):
-    """Offer the scores of so many consecutive entries to the best of a query."""
-    for first in range(0, size, GLANCE):
-        limit, near = scores[0], False
-        for i in range(GLANCE):  # this vectorises, and most entries are not looked at again
-            near |= found[first + i] <= limit
-        if not near:
-            continue
-        for i in range(first, min(first + GLANCE, size)):
-            score = found[i]
-            if score <= scores[0]:
-                if id_bytes == 8:
-                    row = uint64_at(ids_at + np.uint64(8 * i))
-                else:
-                    row = np.uint64(uint32_at(ids_at + np.uint64(4 * i)))
-                if masked and (row >= np.uint64(allowed.shape[0]) or allowed[row] == 0):
-                    continue
-                if score < scores[0] or np.int64(row) < ids[0]:
-                    _offer(ids, scores, np.int64(row), score)
-
-
-@jit
-def _scan(lists, coded, probes, order, base, mask, codes, pointers, sums, ids, scores):
-    addresses, counts, layout = lists
-    masked, allowed = mask
-    id_bytes, has_norms = layout[1], layout[2]
-    rows_of_queries, steps, totals = coded
-    stride = rows_of_queries.strides[0]
-    block = sums.shape[1]
-    scales, norms, found = (
-        np.empty(block, np.float32),
-        np.zeros(block, np.float32),
-        np.zeros(block + GLANCE, np.float32),
-    )
-    factor = np.float32(2 if has_norms else 1)
-    width, numbers, biases = probes.shape[1], probes.reshape(-1), base.reshape(-1)
-    end = scanned = 0
-    while end < order.shape[0]:
-        begin = end
-        number = numbers[order[begin]]
-        while end < order.shape[0] and numbers[order[end]] == number:
-            end += 1
-        if number < 0 or addresses[number] == 0:
-            continue
-        places = places_of(addresses[number], layout, counts[number])
-        scanned += counts[number] * (end - begin)
-        for start in range(0, counts[number], block):
-            size = min(block, counts[number] - start)
-            read_scalars(places, layout, start, scales[:size], norms[:size])
-            unpack(places, layout, start, size, codes)
-            for at in range(begin, end, QUERIES):
-                taken = min(QUERIES, end - at)
-                for i in range(QUERIES):  # the last is repeated, and nobody looks at the sums
-                    query = order[at + min(i, taken - 1)] // width
-                    pointers[i] = np.uint64(rows_of_queries.ctypes.data) + np.uint64(query * stride)
-                multiply(places, layout, start, size, taken, stride, codes, pointers, sums)
-                for i in range(taken):
-                    pair = order[at + i]
-                    query = pair // width
-                    bias, step, shift = biases[pair], steps[query], np.int32(ZERO * totals[query])
-                    for j in range(size):
-                        dotted = bias + scales[j] * (step * np.float32(np.int32(sums[i, j] - shift)))
-                        found[j] = norms[j] - factor * dotted
-                    ids_at = addresses[number] + np.uint64(start * id_bytes)
-                    _keep(found, size, ids_at, id_bytes, masked, allowed, ids[query], scores[query])
-    return scanned
 
 
 @jit
@@ -169,11 +51,27 @@ def _scan_parts(lists, queries, probes, order, base, mask, ids, scores):
     sums, pointers = np.empty((QUERIES, block), np.int32), np.empty(QUERIES, np.uint64)
     ids[:], scores[:] = -1, np.inf
     scanned = 0
-    for part in range(addresses.shape[0]):
-        those = addresses[part], counts[part], layout
-        scanned += _scan(those, coded, probes, order, base, mask, codes, pointers, sums, ids, scores)
+    if is_for_one(queries.shape[0], layout):
+        rows, steps, totals = coded
+        scratch = codes, pointers, sums, np.empty((QUERIES, block), np.int32)
+        for row in range(queries.shape[0]):
+            stride = rows.strides[0]
+            one = np.uint64(rows.ctypes.data) + np.uint64(row * stride), steps[row], totals[row], stride
+            off = expected_off(np.float32(np.sqrt(dot(queries[row], queries[row]))))
+            for part in range(addresses.shape[0]):
+                those = addresses[part], counts[part], layout
+                entries, off = scan_alone(
+                    those, one, probes[row], base[row], mask, scratch, off, ids[row], scores[row]
+                )
+                scanned += entries
+    else:
+        for part in range(addresses.shape[0]):
+            those = addresses[part], counts[part], layout
+            scanned += scan_together(
+                those, coded, probes, order, base, mask, codes, pointers, sums, ids, scores
+            )
     for row in range(ids.shape[0]):
-        _sort(ids[row], scores[row])
+        sort(ids[row], scores[row])
     return scanned
 
 
@@ -202,7 +100,7 @@ def _choose_one(rough, coarse, query, length, factor, lists, keys, products):
         for i in range(GLANCE):
             if key[i] < keys[0]:
                 lists[0], keys[0] = first + i, key[i]
-                _sift(lists, keys, 0, lists.shape[0])
+                sift(lists, keys, 0, lists.shape[0])
     off, least = _FAR_OFF * length / np.float32(np.sqrt(query.shape[0])), np.float32(np.inf)
     for place in range(lists.shape[0]):
         number = lists[place]
@@ -212,7 +110,7 @@ def _choose_one(rough, coarse, query, length, factor, lists, keys, products):
         least = min(least, squares[number] - _TWO * product)
         keys[place], rough[number] = factor * bias[number] - _TWO * product, -np.inf
     for place in range(lists.shape[0] // 2 - 1, -1, -1):
-        _sift(lists, keys, place, lists.shape[0])
+        sift(lists, keys, place, lists.shape[0])
     for first in range(0, rough.shape[0], GLANCE):
         limit, near = keys[0], False
         for i in range(GLANCE):  # this vectorises
@@ -227,10 +125,10 @@ def _choose_one(rough, coarse, query, length, factor, lists, keys, products):
                 product = scales[number] * dot(codes[number], query)
                 least = min(least, squares[number] - _TWO * product)
                 exact = factor * bias[number] - _TWO * product
-                if _after(keys[0], lists[0], exact, number):
+                if after(keys[0], lists[0], exact, number):
                     lists[0], keys[0] = number, exact
-                    _sift(lists, keys, 0, lists.shape[0])
-    _sort(lists, keys)
+                    sift(lists, keys, 0, lists.shape[0])
+    sort(lists, keys)
     for place in range(lists.shape[0]):
         products[place] = scales[lists[place]] * dot(codes[lists[place]], query)
     return least

@@ -5,7 +5,7 @@ multiplies bytes, lists are multiplied as they are stored, in two passes with th
 few rows at a time are decoded to int16, into a scratch that stays in the first-level cache, and multiplied with all queries
 that probe the list (vpmaddwd). Both give the same numbers, by tiles of rows and queries that stay in registers.
 
-Whoever changes this file changes `zarrvec.search._numba_kernels` too, as for `zarrvec.search._numba_tiles`.
+Whoever changes this file changes `zarrvec.search._numba_kernels.MADE_OF`.
 """
 
 # numba infers types, and ignores annotations

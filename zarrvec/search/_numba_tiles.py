@@ -1,7 +1,7 @@
 """Inner products of a few rows of codes and a few queries, in registers: what LLVM doesn't find by itself.
 
 Written as vectors of LLVM's, for `zarrvec.search._numba_products`. Whoever changes this file changes
-`zarrvec.search._numba_kernels` too: what numba has compiled for later processes goes by the time of that one alone.
+`zarrvec.search._numba_kernels.MADE_OF`.
 """
 
 # numba infers types, and ignores annotations

@@ -20,6 +20,8 @@ UNIT: Final = 18
 """What these bits count: the largest numbers, of which each centroid has one, lose little."""
 GLANCE: Final = 16
 """Scores, or lists, that compiled code looks at together: what is known of lists is padded to a multiple of that."""
+MANY: Final = 1000
+"""So many entries compiled code keeps for a query with each id once. Of more, whose comparison would take quadratic time, ids repeat."""
 COSINE: Final = 0
 IP: Final = 1
 """What compiled code calls these metrics; any other number is ``l2``."""

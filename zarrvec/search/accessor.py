@@ -16,7 +16,7 @@ from zarrvec.search.manage import build_index, delete, drop_index
 from zarrvec.search.metrics import Metric, check_metric
 from zarrvec.search.optimize import optimize
 from zarrvec.search.progress import progress_of
-from zarrvec.search.searching import Latest, Options, as_include, search
+from zarrvec.search.searching import Latest, Options, search
 
 DEFAULT_RECALL = 0.95
 
@@ -135,16 +135,8 @@ class VectorAccessor:
         >>> hits.columns["year"].tolist(), hits.vectors.tolist()
         ([2020, 2010], [[4.0, 3.0], [3.0, 4.0]])
         """
-        options = Options(
-            metric=metric,
-            recall=recall,
-            exact=exact,
-            where=where,
-            nprobe=nprobe,
-            bits=bits,
-            rerank=rerank,
-            include=as_include(include),
-            memory_bytes=memory_bytes,
+        options = self._latest.options(
+            metric, recall, exact, where, nprobe, bits, rerank, include, memory_bytes
         )
         return search(self._array, queries, k, options, self._latest)
 

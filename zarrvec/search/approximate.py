@@ -74,10 +74,10 @@ def search_lists(prepared: Prepared, snapshot: Snapshot, queries: npt.NDArray[np
     queries
         (q, d) as given, at least one.
     """
-    return _answer_at_once(prepared, queries) or _Search(prepared, snapshot, queries).run()
+    return answer_at_once(prepared, queries) or _Search(prepared, snapshot, queries).run()
 
 
-def _answer_at_once(prepared: Prepared, queries: npt.NDArray[np.float64]) -> Answer | None:
+def answer_at_once(prepared: Prepared, queries: npt.NDArray[np.float64]) -> Answer | None:
     """Find the nearest rows for a few queries if that takes nothing but lists in memory; None if it takes more."""
     index, asked, root = prepared.index, prepared.asked, prepared.index.centroids
     lists = index.resident[asked.bits].lists

@@ -1,7 +1,7 @@
 """How are the arrays of an index made and filled?
 
 By zarr; on a zarrvec store by writing the documents and chunks that zarr would, each by one call into the engine, where zarr
-takes two to four milliseconds for an array. Source: ``specs/vector-index.md``, section "Arrays".
+takes two to four milliseconds for an array. Source: ``specs/vector-index.md``, section "Group".
 """
 
 import json
@@ -115,12 +115,23 @@ def _is_ours(place: StorePath) -> bool:
 
 
 def _write(place: StorePath, values: Mapping[str, bytes], *, replace: bool = False) -> None:
-    """Write values below a path of a zarrvec store, beside what is there or in its place."""
+    """Write values below a path of a zarrvec store, beside what is there or in its place.
+
+    Documents don't rest on what was read of them, as those that zarr writes do: what is changed at once is known by that of the group.
+    """
     found = repository_and_key(place.store, place.path)
     assert found is not None
     repository, path = found
-    puts = {f"{path}/{key}": value for key, value in values.items()}
-    run_sync(repository.write(puts, clears=[path] if replace else []))
+
+    async def write() -> None:
+        staging = await repository.begin()
+        if replace:
+            staging.clear(path)
+        for key, value in values.items():
+            await staging.put(f"{path}/{key}", value)
+        await repository.finish(staging)
+
+    run_sync(write())
 
 
 def _document(shape: tuple[int, ...], chunk: tuple[int, ...], dtype: np.dtype[Any]) -> bytes:

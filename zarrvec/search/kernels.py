@@ -19,6 +19,7 @@ import numpy.typing as npt
 from zarrvec.search._numpy_kernels import (
     COSINE,
     IP,
+    MANY,
     NO_HIT,
     NO_LIST,
     Found,
@@ -228,7 +229,7 @@ def find(
         kept that their ids repeat, or no compiled code is loaded.
     """
     compiled = _loader.module
-    if compiled is None or kept > compiled.MANY:
+    if compiled is None or kept > MANY:
         return None
     ids = np.empty((len(queries), kept), dtype=np.int64)
     distances = np.empty((len(queries), kept), dtype=np.float32)
@@ -306,7 +307,7 @@ def _scan_compiled(
         given = queries[part], probes[part], base[part]
         return _scan_once(compiled, lists, *given, kept, bits, allowed, threads)
 
-    if kept <= compiled.MANY:
+    if kept <= MANY:
         return scan_for(slice(None), kept)
     ids, scores = nothing(len(queries), kept)
     scanned, step = 0, max(1, _TOLD_APART // (2 * kept))

@@ -5,19 +5,24 @@ Source: ``specs/vector-index.md``, section "Reading".
 
 from collections.abc import Iterable, Sequence
 from itertools import islice
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
 from zarrvec.errors import CorruptError
 from zarrvec.format.envelope import crc32c
+from zarrvec.search.arena import Arena
 from zarrvec.search.cache import LISTS, CachedList
 from zarrvec.search.entries import Span
+from zarrvec.search.kernels import is_compiled
 from zarrvec.search.places import Snapshot
 from zarrvec.search.roots import Part
 from zarrvec.search.sources import Want
 
 Int64 = npt.NDArray[np.int64]
+
+_ARENA: Final = Arena()
 
 
 def read_lists(
@@ -67,13 +72,14 @@ def _keep(
 ) -> dict[int, CachedList]:
     """Check lists and put them into memory."""
     lists = {}
+    copied = _ARENA.copy_of if is_compiled() else np.copy  # numpy's kernels work for longer than they wait
     heads = (part.counts[numbers] * part.layout.head_bytes(1)).tolist()
     stored_crcs = part.crcs[numbers].tolist()
     for number, block, head, (crc_head, crc_low) in zip(
         numbers.tolist(), blocks, heads, stored_crcs, strict=True
     ):
         size = head if bits == 4 else len(block)
-        data = np.frombuffer(block, dtype=np.uint8)[:size].copy()  # apart from what it was read with
+        data = copied(np.frombuffer(block, dtype=np.uint8)[:size])  # apart from what it was read with
         if crc32c(data[:head]) != crc_head or (bits == 8 and crc32c(data[head:]) != crc_low):
             raise CorruptError(
                 f"{name}/{part.id}/entries: list {number} at entry {part.offsets[number]} doesn't match its checksum. "

@@ -4,7 +4,8 @@ import math
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import Final, cast
+from operator import is_
+from typing import Any, Final, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -12,7 +13,7 @@ from zarr.types import AnyArray
 
 from zarrvec.engine.traffic import Traffic, counting
 from zarrvec.errors import OptionError, SearchError
-from zarrvec.search.approximate import search_lists
+from zarrvec.search.approximate import Answer, answer_at_once, search_lists
 from zarrvec.search.blocks import grid_of
 from zarrvec.search.bounded import search_bounded
 from zarrvec.search.depth import are_few, bytes_to_rank_again, depth_for
@@ -54,6 +55,25 @@ class Options:
     include: tuple[str, ...] = ()
     memory_bytes: int
 
+    @classmethod
+    def of(
+        cls,
+        metric: Any,
+        recall: Any,
+        exact: Any,
+        where: Any,
+        nprobe: Any,
+        bits: Any,
+        rerank: Any,
+        include: Any,
+        memory_bytes: Any,
+    ) -> "Options":
+        """Take what was given, and check what can be checked without an array."""
+        return cls(
+            metric=metric, recall=recall, exact=exact, where=where, nprobe=nprobe, bits=bits, rerank=rerank,
+            include=as_include(include), memory_bytes=memory_bytes,
+        )  # fmt: skip
+
     def __post_init__(self) -> None:
         """Check what can be checked without an array."""
         if not _is_share(self.recall):
@@ -86,10 +106,22 @@ class Latest:
     index. Any number of threads may share it.
     """
 
-    __slots__ = ("_held",)
+    __slots__ = ("_asked", "_held")
 
     def __init__(self) -> None:
         self._held: tuple[Options, Prepared] | None = None
+        self._asked: tuple[tuple[object, ...], Options] | None = None
+
+    def options(self, *asked: Any) -> Options:
+        """Return what `Options.of` makes of this, made once for the same objects, as long as none of them can change."""
+        held = self._asked
+        if held is not None and all(map(is_, held[0], asked)):
+            return held[1]
+        options = Options.of(*asked)
+        *_, include, _ = asked
+        if options.where is None and isinstance(include, tuple):
+            self._asked = asked, options
+        return options
 
     def find(self, k: int, options: Options) -> Prepared | None:
         """Return what was prepared for the same."""
@@ -97,7 +129,7 @@ class Latest:
         if held is None or options.where is not None:
             return None
         before, prepared = held
-        if prepared.asked.k != k or before != options:
+        if prepared.asked.k != k or (before is not options and before != options):
             return None
         if not prepared.snapshot.is_current() or index_in_memory(prepared.snapshot) is not prepared.index:
             self._held = None
@@ -113,8 +145,22 @@ class Latest:
 def search(array: AnyArray, queries: npt.ArrayLike, k: object, options: Options, latest: Latest) -> Hits:
     """Find the nearest rows, through the index if there is one."""
     started = time.perf_counter()
+    number = as_k(k)
+    prepared = latest.find(number, options)
+    asked = None
+    if prepared is not None:
+        batch, single = as_queries(queries, prepared.index.head.width)
+        if batch.size and not are_too_large(batch, prepared.metric):
+            answer = None if options.include else answer_at_once(prepared, batch)
+            if answer is not None:
+                return _hits_of(answer, prepared, Traffic(), single=single, started=started)
+            asked = batch, single
     with counting() as rows:
-        hits = _find(array, queries, as_k(k), options, latest, started)
+        if prepared is None or asked is None:
+            hits = read_anew(array, lambda: _search(array, queries, number, options, latest, started))
+        else:
+            snapshot, (batch, single) = prepared.snapshot.again(), asked
+            hits = _through_lists(prepared, snapshot, batch, single=single, options=options, started=started)
     stats = hits.stats
     if stats.requests is None or stats.bytes_read is None or stats.rounds is None or not rows.requests:
         return hits
@@ -122,18 +168,6 @@ def search(array: AnyArray, queries: npt.ArrayLike, k: object, options: Options,
     total.add(rows)
     stats = replace(stats, requests=total.requests, bytes_read=total.bytes, rounds=total.rounds)
     return replace(hits, stats=stats)
-
-
-def _find(
-    array: AnyArray, queries: npt.ArrayLike, number: int, options: Options, latest: Latest, started: float
-) -> Hits:
-    prepared = latest.find(number, options)
-    if prepared is not None:
-        batch, single = as_queries(queries, prepared.index.head.width)
-        if batch.size and not are_too_large(batch, prepared.metric):
-            snapshot = prepared.snapshot.again()
-            return _through_lists(prepared, snapshot, batch, single=single, options=options, started=started)
-    return read_anew(array, lambda: _search(array, queries, number, options, latest, started))
 
 
 def _search(
@@ -239,25 +273,31 @@ def _through_lists(
     started: float,
 ) -> Hits:
     answer = search_lists(prepared, snapshot, batch)
-    shape = answer.ids.shape[1:] if single else answer.ids.shape
-    ids = np.ascontiguousarray(answer.ids).reshape(shape)
-    distances = answer.distances.reshape(shape)
+    hits = _hits_of(answer, prepared, snapshot.stats, single=single, started=started)
+    if VECTORS in options.include:
+        hits = replace(hits, vectors=read_rows(snapshot.array, hits.ids, len(prepared.leading)))
+    return _with_columns(hits, snapshot, options, started)
+
+
+def _hits_of(answer: Answer, prepared: Prepared, traffic: Traffic, *, single: bool, started: float) -> Hits:
+    ids, distances = np.ascontiguousarray(answer.ids), answer.distances
     if distances.dtype == np.float64:
         with np.errstate(over="ignore"):
             distances = distances.astype(np.float32)
-    hits = Hits(
+    if single:
+        ids, distances = ids[0], distances[0]
+    return Hits(
         ids=ids,
         distances=cast("npt.NDArray[np.float32]", distances),
         indices=_places(ids, prepared.leading),
-        vectors=read_rows(snapshot.array, ids, len(prepared.leading)) if VECTORS in options.include else None,
         stats=SearchStats(
             vectors=answer.exact_rows,
             bytes_decoded=0,
             chunks_read=0,
             seconds=time.perf_counter() - started,
-            requests=snapshot.stats.requests,
-            bytes_read=snapshot.stats.bytes,
-            rounds=snapshot.stats.rounds,
+            requests=traffic.requests,
+            bytes_read=traffic.bytes,
+            rounds=traffic.rounds,
             nprobe=answer.depth.nprobe,
             reranked=answer.depth.rerank,
             lists=answer.lists,
@@ -266,7 +306,6 @@ def _through_lists(
             stages=answer.seconds,
         ),
     )
-    return _with_columns(hits, snapshot, options, started)
 
 
 def _places(ids: npt.NDArray[np.int64], leading: tuple[int, ...]) -> tuple[npt.NDArray[np.int64], ...]:

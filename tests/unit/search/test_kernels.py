@@ -155,6 +155,46 @@ def test_lists_longer_than_a_block(name, width, monkeypatch):
     check(lists, queries, probes, base, found, kept=100)
 
 
+LOW_PLANES = {
+    "any": lambda rng, shape: rng.integers(0, 16, shape),
+    "zeros": lambda _rng, shape: np.zeros(shape),
+    "fifteens": lambda _rng, shape: np.full(shape, 15),
+    "of one number a row": lambda rng, shape: np.repeat(rng.integers(0, 16, (shape[0], 1)), shape[1], axis=1),
+}
+
+
+@both
+@pytest.mark.parametrize("low", LOW_PLANES)
+@pytest.mark.parametrize("kept", [1, 10, 300])
+@pytest.mark.parametrize("width", [128, 200, 385])
+@pytest.mark.parametrize("has_norms", [False, True])
+def test_low_planes_count(name, low, kept, width, has_norms):
+    """High planes alone don't tell the nearest, whatever the low ones are."""
+    rng = np.random.default_rng(width + kept)
+    layout = Layout(width=width, id_bytes=4, has_norms=has_norms)
+    counts = rng.integers(0, 500, 20)
+
+    def entries(count):
+        high = np.clip(np.rint(rng.normal(8, 2, (count, width))), 0, 15)
+        return Entries(
+            rng.integers(0, 3000, count),
+            rng.uniform(0.004, 0.006, count).astype("f4"),
+            np.zeros(count, "f4"),
+            rng.uniform(0, 2, count).astype("f4") if has_norms else None,
+            (16 * high + LOW_PLANES[low](rng, (count, width))).astype(np.uint8),
+        )
+
+    lists = Lists(layout, [entries(count) for count in counts])
+    for count, one_sided in ((1, False), (3, True)):
+        queries, probes, _ = some_queries(rng, layout, count, len(counts), len(counts))
+        queries = np.abs(queries) if one_sided else queries
+        base = np.sort(rng.normal(size=probes.shape).astype("f4"), axis=1)[:, ::-1]
+        allowed = rng.random(3000) < 0.3 if count == 3 else None
+        with computing_with(name):
+            found = scan(lists.given, queries, probes, base, kept=kept, allowed=allowed)
+        check(lists, queries, probes, base, found, kept=kept, allowed=allowed)
+
+
 @both
 @pytest.mark.parametrize("rows", [150, 1500, 9000])
 @pytest.mark.parametrize("kept", [1001, 1600, 9000])

@@ -7,10 +7,12 @@ import subprocess
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from zarrvec.format.envelope import crc32c
 from zarrvec.search import kernels, loading
 from zarrvec.search.kernels import ScanInput, scan
 from zarrvec.search.loading import Loader
@@ -25,6 +27,19 @@ DATA = LAYOUT.pack(Entries(np.arange(10), ONES, ONES, None, CODES))
 
 def threads_of_loaders():
     return [thread for thread in threading.enumerate() if thread.name == "zarrvec-compile"]
+
+
+@needs_numba
+def test_what_was_compiled_before_a_change_is_not_taken():
+    """Numba's cache goes by the bytes of one file, and the kernels are in several."""
+    from zarrvec.search import _numba_kernels
+
+    folder = Path(_numba_kernels.__file__).parent
+    names = ("_numba_products.py", "_numba_scans.py", "_numba_tiles.py", "_numpy_kernels.py")
+    sources = b"".join(folder.joinpath(name).read_bytes().replace(b"\r\n", b"\n") for name in names)
+    assert f"{crc32c(sources):08x}" == _numba_kernels.MADE_OF, (
+        "change zarrvec/search/_numba_kernels.py to this"
+    )
 
 
 class TestWhichImplementation:
