@@ -33,7 +33,7 @@ from zarrvec.search.space import LONGEST, SHORTEST
 if nb.config.DISABLE_JIT:
     raise ImportError("NUMBA_DISABLE_JIT is set: nothing here runs uncompiled, numpy does.")
 
-MADE_OF = "9fca23d1"
+MADE_OF = "40b94d73"
 """CRC32C of the modules with kernels that are compiled here: what numba has stored for later processes goes by the bytes of this
 file alone. A test says what it is."""
 _TOGETHER = 32
@@ -52,16 +52,13 @@ def _scan_parts(lists, queries, probes, order, base, mask, ids, scores):
     ids[:], scores[:] = -1, np.inf
     scanned = 0
     if is_for_one(queries.shape[0], layout):
-        rows, steps, totals = coded
         scratch = codes, pointers, sums, np.empty((QUERIES, block), np.int32)
         for row in range(queries.shape[0]):
-            stride = rows.strides[0]
-            one = np.uint64(rows.ctypes.data) + np.uint64(row * stride), steps[row], totals[row], stride
             off = expected_off(np.float32(np.sqrt(dot(queries[row], queries[row]))))
             for part in range(addresses.shape[0]):
                 those = addresses[part], counts[part], layout
                 entries, off = scan_alone(
-                    those, one, probes[row], base[row], mask, scratch, off, ids[row], scores[row]
+                    those, coded, row, probes[row], base[row], mask, scratch, off, ids[row], scores[row]
                 )
                 scanned += entries
     else:

@@ -131,6 +131,7 @@ def _keep(found, size, ids_at, id_bytes, masked, allowed, ids, scores):
 
 @jit
 def scan_together(lists, coded, probes, order, base, mask, codes, pointers, sums, ids, scores):
+    """Scan the lists of a segment for all queries that probe them, by the order of these pairs; return the entries of all pairs."""
     addresses, counts, layout = lists
     masked, allowed = mask
     id_bytes, has_norms = layout[1], layout[2]
@@ -195,7 +196,7 @@ def _measure(off, sums, rough, size, step, middle):
 
 
 @jit
-def scan_alone(lists, coded, probes, base, mask, scratch, off, ids, scores):
+def scan_alone(lists, coded, query, probes, base, mask, scratch, off, ids, scores):
     """Scan the lists of a segment that one query probes; return their entries and how far products may be off.
 
     Most entries are scanned by their high planes alone, for low planes of those that can't be among the best by these need
@@ -204,14 +205,16 @@ def scan_alone(lists, coded, probes, base, mask, scratch, off, ids, scores):
 
     Parameters
     ----------
-    lists, mask, ids, scores
-        As for `zarrvec.search.kernels.scan`, for one segment and one query.
+    lists, mask
+        As for `zarrvec.search.kernels.scan`, for one segment.
     coded
-        Address of the query, what a step of it is worth, the sum of its numbers, and its stride.
-    probes, base
-        (p,) as for that.
+        Of `zarrvec.search._numba_products.code`: all queries, what a step of each is worth, and the sums of their numbers.
+    query
+        Which it is.
+    probes, base, ids, scores
+        As for `scan`: of this query (p,) and (kept,).
     scratch
-        Of `zarrvec.search._numba_products.code`, addresses of queries, and two of (4, rows) int32.
+        Of `code`, addresses of queries, and two of (4, rows) int32.
     off
         Of `expected_off` at first, then as the segment before it returned it.
     """
@@ -219,7 +222,8 @@ def scan_alone(lists, coded, probes, base, mask, scratch, off, ids, scores):
     masked, allowed = mask
     width, id_bytes, has_norms, _bits = layout
     high_planes = width, id_bytes, has_norms, 4
-    query_at, step, total, stride = coded
+    rows_of_queries, steps, totals = coded
+    step, total, stride = steps[query], totals[query], rows_of_queries.strides[0]
     codes, pointers, sums, rough = scratch
     longest = sums.shape[1]
     scales, norms, found = (
@@ -229,7 +233,7 @@ def scan_alone(lists, coded, probes, base, mask, scratch, off, ids, scores):
     )
     factor, middle = np.float32(2 if has_norms else 1), _MIDDLE * np.float32(total)
     scanned, zero = 0, np.float32(0)
-    pointers[:] = query_at
+    pointers[:] = np.uint64(rows_of_queries.ctypes.data) + np.uint64(query * stride)
     for place in range(probes.shape[0]):
         number = probes[place]
         if number < 0 or addresses[number] == 0:
