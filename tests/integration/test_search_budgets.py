@@ -218,6 +218,20 @@ def test_append(s3_server, s3_proxy, minilm):
     assert count.total_requests == 3, lines(count)  # all in one pack
 
 
+def test_append_where_rows_wait(s3_server, s3_proxy, minilm):
+    place = dataclasses.replace(s3_server, endpoint_url=s3_proxy.endpoint_url, prefix=uuid.uuid4().hex)
+    create(place, minilm[:5000]).vec.build_index()
+    url, options = f"zarrvec::{place.url}/data.zarr", options_of(place)
+    zarr.open_array(url, path="emb", mode="r+", storage_options=options).vec.append(minilm[5000:5500])
+    forget()
+    array = zarr.open_array(url, path="emb", mode="r+", storage_options=options)
+    array.vec.search(minilm[0])
+    _, count = counted(s3_proxy, lambda: array.vec.append(minilm[5500:10_500]), ttfb="0")
+    assert count.total_requests == 5, lines(count)
+    hits = array.vec.search(minilm[[5007, 10_007]], k=1)
+    assert (hits.ids[:, 0].tolist(), hits.stats.vectors) == ([5007, 10_007], 0)
+
+
 def test_on_a_store_of_s3fs(s3_server, s3_proxy, minilm):
     place = dataclasses.replace(s3_server, endpoint_url=s3_proxy.endpoint_url, prefix=uuid.uuid4().hex)
     more = {"config_kwargs": {"max_pool_connections": 64}, "asynchronous": True}  # by default 10

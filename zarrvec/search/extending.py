@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from zarr.types import AnyArray
 
-from zarrvec.engine.traffic import counting
+from zarrvec.engine.traffic import Traffic, counting
 from zarrvec.errors import ConflictError, CorruptError
 from zarrvec.faces.pipeline import REDO_LIMIT
 from zarrvec.faces.writing import append_once, commit_once, newest_of, send_ahead
@@ -94,11 +94,9 @@ def append(array: AnyArray, vectors: npt.ArrayLike) -> tuple[int, ...]:
         with ExitStack() as stack, counting() as read:
             listing = None
             if index is not None and _is_enough(before, head, stop, rows):
-                listing = stack.enter_context(_Listing(before, head, index, stop, rows))
+                listing = stack.enter_context(_Listing(before, head, index, stop, rows, read))
             shape = append_once(array, rows, 0, newest)
             send_ahead(array)
-            if listing is not None:
-                listing.ahead = not read.requests
             _follow(array, before, head, index, listing, stop)
         return shape
 
@@ -128,18 +126,27 @@ class _Listing:
         The array before they are appended.
     stop
         Its length then, along the first axis.
+    vectors
+        The new rows.
+    read
+        Counts what the append reads.
     """
 
     def __init__(
-        self, before: Snapshot, head: Head, index: Index, stop: int, vectors: npt.NDArray[Any]
+        self,
+        before: Snapshot,
+        head: Head,
+        index: Index,
+        stop: int,
+        vectors: npt.NDArray[Any],
+        read: Traffic,
     ) -> None:
         self._head, self._origin = head, index.centroids.origin
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="zarrvec-append")
         self.spool = Spool(head.layout)
         self.rows, self.squares = 0, 0.0
         """How many are in them, and the sum of the squared distances to their nearest centroids."""
-        self.ahead = False
-        """Whether a half of them is sent while the other is made: a request more, in place of one that nothing had to be read by."""
+        self._read = read
         first = stop * math.prod(head.leading[1:])
         rows = vectors.reshape(-1, head.width)
         self._lister = self._thread.submit(_lister_of, before, head, index)
@@ -153,6 +160,11 @@ class _Listing:
     ) -> None:
         self._thread.shutdown()
         self.spool.__exit__(kind, error, trace)
+
+    @property
+    def ahead(self) -> bool:
+        """Whether a half of them is sent while the other is made: a request more, where none was needed to read anything."""
+        return not self._read.requests
 
     @property
     def radii(self) -> npt.NDArray[np.float32]:
@@ -267,19 +279,20 @@ def _extend(
                 copy_lists(now, part, listing.spool)
                 radii = np.maximum(radii, part.radii)
         order, counts = listing.spool.sort(head.nlist)
+        ahead = listing.ahead
         total = listing.rows + sum(segment.rows for segment in merged)
         squares = listing.squares + sum(segment.spread * segment.rows for segment in merged)
         added = write_segment(
             editor.group,
             new_id(),
-            SpooledLists(listing.spool, order, ahead=listing.ahead),
+            SpooledLists(listing.spool, order, ahead=ahead),
             counts=counts,
             layout=head.layout,
             rows=total,
             spread=squares / total,
             radii=radii,
             centroids=None,
-            apart=listing.ahead,
+            apart=ahead,
         )
         segments = (*(segment for segment in segments if segment not in merged), added)
     editor.finish(
