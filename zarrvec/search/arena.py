@@ -4,6 +4,7 @@ A scan of a few lists among hundreds of megabytes waits for translations of addr
 thousand. Source: ``specs/decisions/0019-high-planes-first.md``.
 """
 
+import contextlib
 import mmap
 import threading
 import weakref
@@ -48,17 +49,19 @@ class Arena:
 
     def _after_fork(self) -> None:
         self._lock = threading.Lock()
-        self._regions: list[
-            weakref.ref[_Region]
-        ] = []  # another thread may have been changing those of the parent
+        # none of the parent's, which another thread may have been changing
+        self._regions: list[weakref.ref[_Region]] = []
 
     def copy_of(self, data: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
         """Return a copy of (n,) uint8."""
         size = -(-data.size // _LINE_BYTES) * _LINE_BYTES
         if _ADVICE is None or not 0 < size <= self._region_bytes:
             return data.copy()
-        with self._lock:
-            piece = self._take(size)
+        try:
+            with self._lock:
+                piece = self._take(size)
+        except OSError:  # the process may not have so much at once
+            return data.copy()
         copy = np.asarray(piece)[: data.size]
         copy[...] = data
         return copy
@@ -86,7 +89,8 @@ class _Region:
     def __init__(self, size: int) -> None:
         whole = mmap.mmap(-1, size + _LARGE_PAGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
         assert _ADVICE is not None
-        whole.madvise(_ADVICE)
+        with contextlib.suppress(OSError):  # not every system that knows of such pages has them
+            whole.madvise(_ADVICE)
         self._memory = np.frombuffer(whole, dtype=np.uint8)
         self.address = -(-self._memory.ctypes.data // _LARGE_PAGE) * _LARGE_PAGE
         self._free = [(0, size)]

@@ -81,6 +81,23 @@ def test_without_large_pages(monkeypatch):
     assert not made._regions
 
 
+@needs_large_pages
+def test_where_the_system_has_none(monkeypatch):
+    monkeypatch.setattr(arena, "_ADVICE", 9999)
+    np.testing.assert_array_equal(Arena().copy_of(bytes_of(0, 500)), bytes_of(0, 500))
+
+
+@needs_large_pages
+def test_where_memory_is_short(monkeypatch):
+    def refuse(*_, **__):
+        raise OSError(12, "Cannot allocate memory")
+
+    monkeypatch.setattr(arena.mmap, "mmap", refuse)
+    made = Arena()
+    np.testing.assert_array_equal(made.copy_of(bytes_of(0, 500)), bytes_of(0, 500))
+    assert not made._regions
+
+
 def test_threads():
     made = Arena(region_bytes=1 << 16)
     wrong = []
