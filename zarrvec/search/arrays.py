@@ -22,7 +22,7 @@ _GROUP: Final = b'{\n  "attributes": {},\n  "zarr_format": 3,\n  "node_type": "g
 
 
 def write_whole(group: zarr.Group, name: str, values: npt.NDArray[Any]) -> None:
-    """Write an array that is read as one value: a single chunk, uncompressed; one that is there is replaced."""
+    """Write an array that is read as one value: a single chunk, uncompressed; one of as many axes that is there is replaced."""
     chunk = tuple(max(1, length) for length in values.shape)
     place = group.store_path / name
     if _is_ours(place):

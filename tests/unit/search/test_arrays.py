@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import zarr
+from zarr.core.sync import sync
 
 import zarrvec
 from zarrvec.engine.bridge import run_sync
@@ -17,6 +18,10 @@ def ours(tmp_path):
 @pytest.fixture
 def zarrs():
     return zarr.create_group(zarr.storage.MemoryStore())
+
+
+async def collect(names):
+    return [name async for name in names]
 
 
 def below(group):
@@ -35,13 +40,15 @@ def test_written_whole(ours, zarrs, shape, dtype):
     np.testing.assert_array_equal(ours["s"][...], values)
 
 
-@pytest.mark.parametrize("before", [(3, 4), (0, 4), (2, 3, 4)])
-@pytest.mark.parametrize("after", [(3, 4), (5, 2), (0, 4), (7,)])
+@pytest.mark.parametrize("before", [(3, 4), (0, 4)])
+@pytest.mark.parametrize("after", [(3, 4), (5, 2), (0, 4)])
 def test_what_was_there_is_replaced(ours, before, after):
     write_whole(ours, "coverage", np.ones(before, dtype="<u8"))
     write_whole(ours, "coverage", np.full(after, 2, dtype="<u8"))
     np.testing.assert_array_equal(ours["coverage"][...], np.full(after, 2))
     assert below(ours) == {"coverage": "Array"}
+    keys = sync(collect(ours.store.list_prefix("e.vec/coverage")))
+    assert len(keys) == (2 if ours["coverage"].size else 1)
 
 
 @pytest.mark.parametrize("rows", [0, 1, 1000, 40_000])
