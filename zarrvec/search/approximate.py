@@ -74,7 +74,7 @@ def search_lists(prepared: Prepared, snapshot: Snapshot, queries: npt.NDArray[np
     queries
         (q, d) as given, at least one.
     """
-    return answer_at_once(prepared, queries) or _Search(prepared, snapshot, queries).run()
+    return _Search(prepared, snapshot, queries).run()
 
 
 def answer_at_once(prepared: Prepared, queries: npt.NDArray[np.float64]) -> Answer | None:

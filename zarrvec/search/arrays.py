@@ -16,6 +16,7 @@ from zarr.types import AnyArray
 
 from zarrvec.engine.bridge import run_sync
 from zarrvec.faces.targets import repository_and_key
+from zarrvec.repository import Repository
 from zarrvec.search.entries import EntriesReader
 
 _GROUP: Final = b'{\n  "attributes": {},\n  "zarr_format": 3,\n  "node_type": "group"\n}'
@@ -24,12 +25,12 @@ _GROUP: Final = b'{\n  "attributes": {},\n  "zarr_format": 3,\n  "node_type": "g
 def write_whole(group: zarr.Group, name: str, values: npt.NDArray[Any]) -> None:
     """Write an array that is read as one value: a single chunk, uncompressed; one of as many axes that is there is replaced."""
     chunk = tuple(max(1, length) for length in values.shape)
-    place = group.store_path / name
-    if _is_ours(place):
+    found = _ours(group.store_path / name)
+    if found is not None:
         stored = {"zarr.json": _document(values.shape, chunk, values.dtype)}
         if values.size:
             stored["/".join(["c", *("0" for _ in chunk)])] = values.tobytes()
-        _write(place, stored, replace=not values.size)
+        _write(found, stored, replace=not values.size)
         return
     array = group.create_array(
         name, shape=values.shape, chunks=chunk, dtype=values.dtype, compressors=None, filters=None,
@@ -64,14 +65,13 @@ def create_entries(
     >>> array.chunks, array.shards
     ((2621, 100), (10484, 100))
     """
-    place = group.store_path / name
-    is_ours = _is_ours(place)
-    cut = EntriesReader.planned(name, rows, entry_bytes, versioned=is_ours, apart=apart)
-    if is_ours:
+    found = _ours(group.store_path)
+    cut = EntriesReader.planned(name, rows, entry_bytes, versioned=found is not None, apart=apart)
+    if found is not None:
         document = _document((rows, entry_bytes), (cut.chunk_rows, entry_bytes), np.dtype("u1"))
         segment = name.rpartition("/")[0]
-        _write(group.store_path, {f"{segment}/zarr.json": _GROUP, f"{name}/zarr.json": document})
-        return zarr.Array.from_dict(place, json.loads(document))
+        _write(found, {f"{segment}/zarr.json": _GROUP, f"{name}/zarr.json": document})
+        return zarr.Array.from_dict(group.store_path / name, json.loads(document))
     return group.create_array(
         name,
         shape=(rows, entry_bytes),
@@ -102,25 +102,25 @@ def write_rows(array: AnyArray, start: int, rows: npt.NDArray[np.uint8]) -> None
     rows
         (n, entry_bytes) uint8, contiguous.
     """
-    if not _is_ours(array.store_path):
+    found = _ours(array.store_path)
+    if found is None:
         array[start : start + len(rows)] = rows
         return
     unit = unit_of(array)
     missing = bytes((unit - len(rows)) * rows.shape[1])
-    _write(array.store_path, {f"c/{start // unit}/0": b"".join((rows.data, missing))})
+    _write(found, {f"c/{start // unit}/0": b"".join((rows.data, missing))})
 
 
-def _is_ours(place: StorePath) -> bool:
-    return repository_and_key(place.store, place.path) is not None
+def _ours(place: StorePath) -> tuple[Repository, str] | None:
+    """Return the handle behind a path and what it is called there, None if it is not on a zarrvec store."""
+    return repository_and_key(place.store, place.path)
 
 
-def _write(place: StorePath, values: Mapping[str, bytes], *, replace: bool = False) -> None:
+def _write(found: tuple[Repository, str], values: Mapping[str, bytes], *, replace: bool = False) -> None:
     """Write values below a path of a zarrvec store, beside what is there or in its place.
 
     Documents don't rest on what was read of them, as those that zarr writes do: what is changed at once is known by that of the group.
     """
-    found = repository_and_key(place.store, place.path)
-    assert found is not None
     repository, path = found
 
     async def write() -> None:

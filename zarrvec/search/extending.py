@@ -279,20 +279,18 @@ def _extend(
                 copy_lists(now, part, listing.spool)
                 radii = np.maximum(radii, part.radii)
         order, counts = listing.spool.sort(head.nlist)
-        ahead = listing.ahead
         total = listing.rows + sum(segment.rows for segment in merged)
         squares = listing.squares + sum(segment.spread * segment.rows for segment in merged)
         added = write_segment(
             editor.group,
             new_id(),
-            SpooledLists(listing.spool, order, ahead=ahead),
+            SpooledLists(listing.spool, order, ahead=listing.ahead),
             counts=counts,
             layout=head.layout,
             rows=total,
             spread=squares / total,
             radii=radii,
             centroids=None,
-            apart=ahead,
         )
         segments = (*(segment for segment in segments if segment not in merged), added)
     editor.finish(

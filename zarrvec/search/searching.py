@@ -5,7 +5,7 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from operator import is_
-from typing import Any, Final, cast
+from typing import Any, Final, NamedTuple, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -129,7 +129,7 @@ class Latest:
         if held is None or options.where is not None:
             return None
         before, prepared = held
-        if prepared.asked.k != k or (before is not options and before != options):
+        if prepared.asked.k != k or before != options:
             return None
         if not prepared.snapshot.is_current() or index_in_memory(prepared.snapshot) is not prepared.index:
             self._held = None
@@ -142,25 +142,36 @@ class Latest:
             self._held = options, prepared
 
 
+class _Asking(NamedTuple):
+    """Queries to an index."""
+
+    prepared: Prepared
+    queries: npt.NDArray[np.float64]
+    """(q, d) as given."""
+    single: bool
+    """Whether it was one of shape (d,)."""
+    answer: Answer | None
+    """If lists in memory tell it at once."""
+    started: float
+
+
 def search(array: AnyArray, queries: npt.ArrayLike, k: object, options: Options, latest: Latest) -> Hits:
     """Find the nearest rows, through the index if there is one."""
     started = time.perf_counter()
     number = as_k(k)
     prepared = latest.find(number, options)
-    asked = None
+    asking = None
     if prepared is not None:
         batch, single = as_queries(queries, prepared.index.head.width)
         if batch.size and not are_too_large(batch, prepared.metric):
-            answer = None if options.include else answer_at_once(prepared, batch)
-            if answer is not None:
-                return _hits_of(answer, prepared, Traffic(), single=single, started=started)
-            asked = batch, single
+            asking = _Asking(prepared, batch, single, answer_at_once(prepared, batch), started)
+            if asking.answer is not None and not options.include:
+                return _hits_of(asking, asking.answer, Traffic())
     with counting() as rows:
-        if prepared is None or asked is None:
+        if asking is None:
             hits = read_anew(array, lambda: _search(array, queries, number, options, latest, started))
         else:
-            snapshot, (batch, single) = prepared.snapshot.again(), asked
-            hits = _through_lists(prepared, snapshot, batch, single=single, options=options, started=started)
+            hits = _through_lists(asking, asking.prepared.snapshot.again(), options)
     stats = hits.stats
     if stats.requests is None or stats.bytes_read is None or stats.rounds is None or not rows.requests:
         return hits
@@ -224,7 +235,8 @@ def _search(
     )
     prepared = prepare(snapshot, index, asked)
     latest.keep(options, prepared)
-    return _through_lists(prepared, snapshot, batch, single=single, options=options, started=started)
+    asking = _Asking(prepared, batch, single, answer_at_once(prepared, batch), started)
+    return _through_lists(asking, snapshot, options)
 
 
 def codes_tell_too_little(head: Head, options: Options, k: int, bits: int) -> bool:
@@ -263,38 +275,32 @@ def are_few_selected(
     return are_few(grid, selected, head, depth, queries=queries, bits=bits)
 
 
-def _through_lists(
-    prepared: Prepared,
-    snapshot: Snapshot,
-    batch: npt.NDArray[np.float64],
-    *,
-    single: bool,
-    options: Options,
-    started: float,
-) -> Hits:
-    answer = search_lists(prepared, snapshot, batch)
-    hits = _hits_of(answer, prepared, snapshot.stats, single=single, started=started)
+def _through_lists(asking: _Asking, snapshot: Snapshot, options: Options) -> Hits:
+    prepared, answer = asking.prepared, asking.answer
+    if answer is None:
+        answer = search_lists(prepared, snapshot, asking.queries)
+    hits = _hits_of(asking, answer, snapshot.stats)
     if VECTORS in options.include:
         hits = replace(hits, vectors=read_rows(snapshot.array, hits.ids, len(prepared.leading)))
-    return _with_columns(hits, snapshot, options, started)
+    return _with_columns(hits, snapshot, options, asking.started)
 
 
-def _hits_of(answer: Answer, prepared: Prepared, traffic: Traffic, *, single: bool, started: float) -> Hits:
+def _hits_of(asking: _Asking, answer: Answer, traffic: Traffic) -> Hits:
     ids, distances = np.ascontiguousarray(answer.ids), answer.distances
     if distances.dtype == np.float64:
         with np.errstate(over="ignore"):
             distances = distances.astype(np.float32)
-    if single:
+    if asking.single:
         ids, distances = ids[0], distances[0]
     return Hits(
         ids=ids,
         distances=cast("npt.NDArray[np.float32]", distances),
-        indices=_places(ids, prepared.leading),
+        indices=_places(ids, asking.prepared.leading),
         stats=SearchStats(
             vectors=answer.exact_rows,
             bytes_decoded=0,
             chunks_read=0,
-            seconds=time.perf_counter() - started,
+            seconds=time.perf_counter() - asking.started,
             requests=traffic.requests,
             bytes_read=traffic.bytes,
             rounds=traffic.rounds,

@@ -183,6 +183,8 @@ class SharedLists:
         Tasks whose results are parts of the rows, in order.
     """
 
+    ahead = False
+
     def __init__(self, cluster: Cluster, parts: Sequence[Any]) -> None:
         self._cluster = cluster
         self._parts = parts

@@ -30,6 +30,10 @@ _PIECE_ENTRIES: Final = 1 << 11
 class Lists(Protocol):
     """The entries of all lists of a segment."""
 
+    @property
+    def ahead(self) -> bool:
+        """Whether each chunk is sent as soon as it is full, of which there are two where one would do."""
+
     def write(
         self, array: AnyArray, counts: Int64, layout: Layout, progress: Callable[[int, int], None] | None
     ) -> Checksums:
@@ -59,20 +63,20 @@ class SpooledLists:
     spool, order
         Where they are, and the positions of the entries there, list by list.
     ahead
-        Whether each chunk is sent as soon as it is full.
+        See `Lists`.
     """
 
     def __init__(self, spool: Spool, order: Int64, *, ahead: bool = False) -> None:
         self._spool = spool
         self._order = order
-        self._ahead = ahead
+        self.ahead: Final = ahead
 
     def write(
         self, array: AnyArray, counts: Int64, layout: Layout, progress: Callable[[int, int], None] | None
     ) -> Checksums:
         """See `Lists`."""
         lists = (self._spool.entries(self._order[run]) for run in runs_of_lists(counts))
-        return write_lists(array, lists, counts, layout, progress=progress, ahead=self._ahead)
+        return write_lists(array, lists, counts, layout, progress=progress, ahead=self.ahead)
 
     def close(self) -> None:
         """See `Lists`."""
@@ -173,7 +177,6 @@ def write_segment(
     centroids: ListTable | None,
     groups: Grouped | None = None,
     origin: npt.NDArray[np.float32] | None = None,
-    apart: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> Segment:
     """Write a segment below the group of an index.
@@ -200,14 +203,12 @@ def write_segment(
         Of the lists, if they are to be read by groups.
     origin
         (d,) of the space of the first segment, if it has one.
-    apart
-        Whether the entries are cut in two, for one half to be sent while the other is made.
     progress
         Called with the lists written and all of them.
     """
     ends = np.cumsum(counts)
     offsets, total = ends - counts, int(counts.sum())
-    array = create_entries(group, f"{name}/entries", total, layout.entry_bytes, apart=apart)
+    array = create_entries(group, f"{name}/entries", total, layout.entry_bytes, apart=lists.ahead)
     crcs = lists.write(array, counts, layout, progress)
     if centroids is not None:
         chosen = np.arange(len(counts))

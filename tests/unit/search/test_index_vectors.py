@@ -35,6 +35,8 @@ def _nothing_held():
 class Given:
     """Lists that are in memory."""
 
+    ahead = False
+
     def __init__(self, lists):
         self._lists = lists
 
