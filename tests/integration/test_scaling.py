@@ -18,9 +18,7 @@ LEAST_BYTES = 2_000
 
 @pytest.fixture(autouse=True)
 def _short(monkeypatch):
-    """Fewer commits and less waiting than where figures are made."""
-    monkeypatch.setattr(chunks, "LATENCY", "4")
-    monkeypatch.setattr(vectors, "LATENCY", "20")
+    """Fewer commits than where figures are made."""
     monkeypatch.setattr(chunks, "REAL", 1_000)
     monkeypatch.setattr(chunks, "SINGLES", 24)
     monkeypatch.setattr(chunks, "BURSTS", 5)
