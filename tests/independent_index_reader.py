@@ -1,6 +1,6 @@
 """Reads a vector index, from ``specs/vector-index.md`` alone: it shares no code with zarrvec.
 
-Standard library and numpy. What it reads it checks, as the specification says. It scans lists in the plainest way there is.
+Standard library, numpy, and numcodecs for zstd. What it reads it checks, as the specification says. It scans lists in the plainest way there is.
 """
 
 import json
@@ -13,6 +13,7 @@ from independent_reader import (  # type: ignore[import-not-found]  # beside thi
     crc32c,
     expect,
 )
+from numcodecs import zstd
 
 CODE_ZERO = 128
 STAGED, UNCOVERED = 2**64 - 1, 2**64 - 2
@@ -88,10 +89,15 @@ class Index:
     def _read_lists(self, segment):
         is_first = segment is self.head["segments"][0]
         row = 28 + self.width if is_first else 20
-        if segment.get("groups") is None:
-            data = self._whole(
-                f"{segment['id']}/lists/c/0/0", row * segment["lists"], segment["lists_crc32c"]
-            )
+        key, size = f"{segment['id']}/lists/c/0/0", row * segment["lists"]
+        if segment.get("lists_packed", False):
+            expect(is_first and segment.get("groups") is None and size <= 64 << 20, "a compressed table")
+            columns = bytes(zstd.decompress(self._value(key)))
+            expect(len(columns) == size, f"the length of {key}")
+            data = np.frombuffer(columns, np.uint8).reshape(row, -1).T.tobytes()
+            expect(crc32c(data) == segment["lists_crc32c"], f"the checksum of {key}")
+        elif segment.get("groups") is None:
+            data = self._whole(key, size, segment["lists_crc32c"])
         else:
             data = self._read_groups(segment)
         table = np.frombuffer(data, np.uint8).reshape(-1, row)

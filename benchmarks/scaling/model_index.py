@@ -32,6 +32,8 @@ RUNS_OF_GROUPS = 0.37
 """Ranges of rows of the table of lists that are read for each group: measured."""
 SEEN = 6.0
 """Lists that a search looks at for each one that it probes, if they are in groups: a build chooses it, of 1 to 64; measured."""
+PACKED_HEAD_BYTES, PACKED_CODE_BYTES = 20, 0.4
+"""What a list takes in a compressed table: what is known of it, and each number of its centroid; measured."""
 KEY_BYTES = 46 + 24
 """By which a chunk of the index counts in a delta: its key, with the name of the segment, and the rest."""
 TABLES = 3
@@ -107,7 +109,15 @@ class Index:
 
     @property
     def table_bytes(self) -> int:
+        """Return what the table of lists takes in memory."""
         return self.lists * (LIST_HEAD.itemsize + self.width)
+
+    @property
+    def stored_table_bytes(self) -> int:
+        """Return what it takes in the store: in groups as much, else it is compressed."""
+        if self.groups:
+            return self.table_bytes
+        return round(self.lists * (PACKED_HEAD_BYTES + PACKED_CODE_BYTES * self.width))
 
     @property
     def groups(self) -> int:
@@ -117,7 +127,7 @@ class Index:
     @property
     def root_bytes(self) -> int:
         """Return what every process reads of lists: their table, or that of their groups."""
-        return self.groups * (LIST_HEAD.itemsize + self.width) or self.table_bytes
+        return self.groups * (LIST_HEAD.itemsize + self.width) or self.stored_table_bytes
 
     @property
     def units(self) -> int:
@@ -145,7 +155,8 @@ class Index:
     @property
     def resident_bytes(self) -> int:
         """Return the memory of an open index without lists: 28 bytes a list besides the centroids or groups, a bit or so of rows."""
-        return self.lists * 28 + 5 * self.root_bytes + self.coverage_bytes
+        centroids = (self.groups or self.lists) * (LIST_HEAD.itemsize + self.width)
+        return self.lists * 28 + 5 * centroids + self.coverage_bytes
 
     # -- searching ------------------------------------------------------------------------------------------------
 
@@ -216,7 +227,7 @@ class Index:
         reads = -(-self.rows // self.written_rows) * (
             full * -(-PACK_BYTES // READ_BYTES) + -(-rest // READ_BYTES)
         )
-        written = self.entries_bytes + self.table_bytes + self.coverage_bytes + _HEAD_BYTES
+        written = self.entries_bytes + self.stored_table_bytes + self.coverage_bytes + _HEAD_BYTES
         puts = 1 + -(-written // PACK_BYTES)
         rounds = passes * max(1, size / block) + puts / 2
         # besides, whether a newer version is there is asked once

@@ -37,7 +37,7 @@ from zarrvec.format.table import encode_table, planes
 from zarrvec.search.groups import groups_of
 from zarrvec.search.head import Calibration, Curve, Deleted, Groups, Head, Segment
 from zarrvec.search.quantize import quantize, quantize_centroids
-from zarrvec.search.records import LIST_HEAD, SHARED_HEAD, Entries, Layout, ListTable
+from zarrvec.search.records import LIST_HEAD, SHARED_HEAD, Entries, Layout, ListTable, pack_rows, unpack_rows
 from zarrvec.types import Clear, Entry, Location, PackRef, PageRef
 
 TIME_US = 1_767_225_600_000_000  # 2026-01-01 UTC
@@ -341,11 +341,14 @@ CALIBRATION = Calibration(
 class IndexMaker:
     """Makes an index of `ROWS_OF_INDEX` in two segments: four lists, and every third row in a second one."""
 
-    def __init__(self, metric: Any, *, id_bytes: int, shards: bool, groups: tuple[int, ...] = ()) -> None:
+    def __init__(
+        self, metric: Any, *, id_bytes: int, shards: bool, groups: tuple[int, ...] = (), packed: bool = False
+    ) -> None:
         self.layout = Layout(width=6, id_bytes=id_bytes, has_norms=metric == "l2")
         self.metric = metric
         self.shards = shards
         self.groups = groups
+        self.packed = packed
         self.values: dict[str, bytes] = {}
         rows = ROWS_OF_INDEX.astype(np.float64)
         self.origin = np.array([0.25, 0, -0.5, 1, 0, 0], "f4")
@@ -391,7 +394,9 @@ class IndexMaker:
         if is_first and self.groups:
             self._sharded(f"{name}/lists", raw, self.layout.list_bytes, 3, 2)
         else:
-            self.values[f"{name}/lists/c/0/0"] = raw
+            self.values[f"{name}/lists/c/0/0"] = (
+                pack_rows(np.frombuffer(raw, "u1").reshape(4, -1)) if is_first and self.packed else raw
+            )
         self._entries(name, entries)
         self.holds.append(told)
         origin = self.origin.tobytes()
@@ -401,7 +406,7 @@ class IndexMaker:
         return Segment(
             id=name, entries=count, rows=len({row for each in told for row in each["ids"]}), spread=1.5,
             lists=len(raw) // (self.layout.list_bytes if is_first else SHARED_HEAD.itemsize),
-            lists_crc32c=crc32c(raw), origin_crc32c=crc32c(origin) if with_origin else None,
+            lists_crc32c=crc32c(raw), lists_packed=is_first and self.packed, origin_crc32c=crc32c(origin) if with_origin else None,
             groups=self._groups(name, raw) if is_first and self.groups else None, chunk_rows=16,
             shard_rows=48 if self.shards else None,
         )  # fmt: skip
@@ -473,11 +478,11 @@ class IndexMaker:
 
 
 def make_indexes() -> dict[str, Any]:
-    """Return indexes of one array for each metric, and one whose table of lists is read by groups."""
+    """Return indexes of one array for each metric, two of compressed tables of lists, and one whose table is read by groups."""
     return {
         "l2": IndexMaker("l2", id_bytes=4, shards=False).make(),
-        "cosine": IndexMaker("cosine", id_bytes=8, shards=True).make(),
-        "ip": IndexMaker("ip", id_bytes=4, shards=True).make(),
+        "cosine": IndexMaker("cosine", id_bytes=8, shards=True, packed=True).make(),
+        "ip": IndexMaker("ip", id_bytes=4, shards=True, packed=True).make(),
         "grouped": IndexMaker("l2", id_bytes=8, shards=True, groups=(1, 3)).make(),
     }
 
@@ -520,6 +525,8 @@ def make_invalid_indexes(indexes: dict[str, Any]) -> dict[str, Any]:
     grouped = values["grouped"][groups]
     lists, more, deleted = f"{first}/lists/c/0/0", f"{later}/lists/c/0/0", "d0000000000000d1/c/0"
     table, shared = values["l2"][lists], values["l2"][more]
+    frame = values["ip"][lists]
+    unpacked = unpack_rows(frame, 4, 34, name=lists).tobytes()
     return {
         "head_newer_format": head("format", 2, error="FormatVersionError"),
         "head_format_zero": head("format", 0),
@@ -554,6 +561,18 @@ def make_invalid_indexes(indexes: dict[str, Any]) -> dict[str, Any]:
         "lists_offset_lies": sealed(lists, put(table, 34, b"\1"), segment=0),
         "lists_scale_nan": sealed(lists, put(table, 20, b"\0\0\xc0\x7f"), segment=0),
         "lists_radius_negative": sealed(lists, put(table, 24, b"\0\0\x80\xbf"), segment=0),
+        "lists_packed_missing": put_value(lists, None, of="ip"),
+        "lists_packed_flipped": flip(lists, -20, of="ip"),
+        "lists_packed_cut_short": put_value(lists, frame[:-1], of="ip"),
+        "lists_packed_of_one_row_less": put_value(lists, bytes(zstd.compress(unpacked[:-34], 1)), of="ip"),
+        "lists_packed_bomb": put_value(lists, bytes(zstd.compress(bytes(8 << 20), 1)), of="ip"),
+        "lists_packed_without_size": put_value(lists, b"\x28\xb5\x2f\xfd\x00\x58\x01\x00\x00", of="ip"),
+        "lists_packed_by_rows": put_value(lists, bytes(zstd.compress(unpacked, 1)), of="ip"),
+        "lists_packed_not_at_all": put_value(lists, unpacked, of="ip"),
+        "lists_not_packed_as_said": head("segments.0.lists_packed", value=False, of="ip"),
+        "head_later_lists_packed": head("segments.1.lists_packed", value=True, of="ip"),
+        "head_lists_in_groups_packed": head("segments.0.lists_packed", value=True, of="grouped"),
+        "head_packed_lists_of_a_gigabyte": head("segments.0.lists", 1 << 25, of="ip"),
         "later_lists_flipped": flip(more, 3),
         "later_lists_unknown_list": sealed(more, put(shared, 40, b"\4"), segment=1),
         "later_lists_out_of_order": sealed(more, put(shared, 0, b"\1") , segment=1),

@@ -137,10 +137,26 @@ def unwrap(data: bytes | memoryview, kind: Kind, *, name: str) -> bytes:
         if raw_length != stored_length:
             raise CorruptError(f"{name}: not compressed, yet {stored_length} stored for {raw_length} bytes.")
         return stored
-    if _zstd_content_bytes(stored) != raw_length:
-        raise CorruptError(f"{name}: its zstd frame does not hold the {raw_length} bytes of the header.")
+    return unpack_frame(stored, raw_length, name=name)
+
+
+def unpack_frame(frame: bytes, length: int, *, name: str) -> bytes:
+    """Return what a zstd frame holds, which must be so many bytes.
+
+    Raises
+    ------
+    CorruptError
+        If it holds more or fewer, or can't be read.
+
+    Examples
+    --------
+    >>> unpack_frame(zstd.compress(b"payload"), 7, name="here")
+    b'payload'
+    """
+    if _zstd_content_bytes(frame) != length:
+        raise CorruptError(f"{name}: its zstd frame does not hold the {length} bytes that are expected.")
     try:
-        return bytes(zstd.decompress(stored, bytearray(raw_length)))
+        return bytes(zstd.decompress(frame, bytearray(length)))
     except (RuntimeError, ValueError) as error:
         raise CorruptError(f"{name}: its zstd frame can't be read ({error}).") from error
 

@@ -11,6 +11,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 import zarr
+from zarr.codecs import TransposeCodec, ZstdCodec
 from zarr.storage import StorePath
 from zarr.types import AnyArray
 
@@ -18,22 +19,37 @@ from zarrvec.engine.bridge import run_sync
 from zarrvec.faces.targets import repository_and_key
 from zarrvec.repository import Repository
 from zarrvec.search.entries import EntriesReader
+from zarrvec.search.records import PACKED_LEVEL, pack_rows
 
 _GROUP: Final = b'{\n  "attributes": {},\n  "zarr_format": 3,\n  "node_type": "group"\n}'
 
 
-def write_whole(group: zarr.Group, name: str, values: npt.NDArray[Any]) -> None:
-    """Write an array that is read as one value: a single chunk, uncompressed; one of as many axes that is there is replaced."""
+def write_whole(group: zarr.Group, name: str, values: npt.NDArray[Any], *, packed: bool = False) -> None:
+    """Write an array that is read as one value, a single chunk; one of as many axes that is there is replaced.
+
+    Parameters
+    ----------
+    group
+        Of the index.
+    name
+        Path below it.
+    values
+        All of it.
+    packed
+        Whether it is compressed as by `zarrvec.search.records.pack_rows`; then `values` are rows of bytes.
+    """
     chunk = tuple(max(1, length) for length in values.shape)
     found = _ours(group.store_path / name)
     if found is not None:
-        stored = {"zarr.json": _document(values.shape, chunk, values.dtype)}
+        stored = {"zarr.json": _document(values.shape, chunk, values.dtype, packed=packed)}
         if values.size:
-            stored["/".join(["c", *("0" for _ in chunk)])] = values.tobytes()
+            stored["/".join(["c", *("0" for _ in chunk)])] = pack_rows(values) if packed else values.tobytes()
         _write(found, stored, replace=not values.size)
         return
     array = group.create_array(
-        name, shape=values.shape, chunks=chunk, dtype=values.dtype, compressors=None, filters=None,
+        name, shape=values.shape, chunks=chunk, dtype=values.dtype,
+        filters=TransposeCodec(order=(1, 0)) if packed else None,
+        compressors=ZstdCodec(level=PACKED_LEVEL) if packed else None,
         fill_value=0, overwrite=name in group, config={"write_empty_chunks": True},
     )  # fmt: skip
     if values.size:
@@ -134,18 +150,26 @@ def _write(found: tuple[Repository, str], values: Mapping[str, bytes], *, replac
     run_sync(write())
 
 
-def _document(shape: tuple[int, ...], chunk: tuple[int, ...], dtype: np.dtype[Any]) -> bytes:
-    """Return the metadata document of an uncompressed array, of little-endian numbers."""
-    codec: dict[str, Any] = {"name": "bytes"}
+def _document(
+    shape: tuple[int, ...], chunk: tuple[int, ...], dtype: np.dtype[Any], *, packed: bool = False
+) -> bytes:
+    """Return the metadata document of an array of little-endian numbers, uncompressed unless it is packed."""
+    codecs: list[dict[str, Any]] = [{"name": "bytes"}]
     if dtype.itemsize > 1:
-        codec["configuration"] = {"endian": "little"}
+        codecs[0]["configuration"] = {"endian": "little"}
+    if packed:
+        codecs = [
+            {"name": "transpose", "configuration": {"order": [1, 0]}},
+            *codecs,
+            {"name": "zstd", "configuration": {"level": PACKED_LEVEL, "checksum": False}},
+        ]
     document = {
         "shape": shape,
         "data_type": dtype.name,
         "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": chunk}},
         "chunk_key_encoding": {"name": "default", "configuration": {"separator": "/"}},
         "fill_value": 0.0 if dtype.kind == "f" else 0,
-        "codecs": [codec],
+        "codecs": codecs,
         "attributes": {},
         "zarr_format": 3,
         "node_type": "array",

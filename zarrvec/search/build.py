@@ -19,14 +19,14 @@ from zarrvec.errors import SearchError
 from zarrvec.search.assigning import Assignment, Space, Tally, assign, read_blocks
 from zarrvec.search.blocks import Block, grid_of, plan_blocks
 from zarrvec.search.calibrate import TRUTH_K, without_codes
-from zarrvec.search.clustering import gain_threshold, train_centroids
+from zarrvec.search.clustering import Assigner, gain_threshold, train_centroids
 from zarrvec.search.depth import Compass
 from zarrvec.search.groups import Grouped, are_grouped, groups_of, ordered_in_groups
 from zarrvec.search.head import Calibration
 from zarrvec.search.metrics import Metric
 from zarrvec.search.origin import find_origin
 from zarrvec.search.pairing import Pairing
-from zarrvec.search.quantize import quantize_centroids
+from zarrvec.search.quantize import ROUNDED, quantize_centroids
 from zarrvec.search.records import LIST_HEAD, Entries, Layout, ListTable
 from zarrvec.search.similarity import similarity_order
 from zarrvec.search.space import indexed_queries
@@ -59,6 +59,8 @@ _SMALLEST: Final = 1e-16
 """Products of smaller numbers are next to nothing in float32."""
 _THRESHOLD_ROWS: Final = 20_000
 """Rows on which it is decided how much a second list must help."""
+_SPREAD_ROWS: Final = 256
+"""Rows by whose distance from centroids it is decided how finely these are stored."""
 BLOCK_BYTES: Final = 64 << 20
 """Rows that are placed at once."""
 
@@ -257,9 +259,12 @@ class Builder:
             order, sizes = ordered_in_groups(centroids, self.recipe.seed)
         else:
             order = similarity_order(centroids)
-        codes, scales = quantize_centroids(centroids[order])
-        self.progress("train", nlist, nlist)
         shuffled = self._random.permutation(len(ids))[: max(_THRESHOLD_ROWS, CALIBRATION_ROWS)]
+        error = 0.0  # a table that is read by groups is not compressed
+        if sizes is None:
+            error = ROUNDED * _spread(vectors[shuffled[:_SPREAD_ROWS]], centroids)
+        codes, scales = quantize_centroids(centroids[order], error)
+        self.progress("train", nlist, nlist)
         _, first = np.unique(vectors[shuffled], axis=0, return_index=True)
         # a row that is there thousands of times, as where there is nothing, tells of the others nothing
         chosen = shuffled[np.sort(first)[:CALIBRATION_ROWS]]
@@ -378,3 +383,9 @@ class Builder:
             calibration=calibration,
             seconds=self.seconds,
         )
+
+
+def _spread(rows: Float32, centroids: Float32) -> float:
+    """Return the mean squared distance of rows to the nearest of all centroids."""
+    squares = Assigner(centroids, flat_lists=len(centroids)).nearest(rows, 1)[1]
+    return float(squares.mean(dtype=np.float64))

@@ -11,6 +11,11 @@ from zarrvec.search.records import CODE_ZERO, planes_of
 
 _EASY_BYTES: Final = 1 << 20
 """Centroids of so many bytes stay in the cache of a processor beside lists that are scanned; of more only high planes are read."""
+_MOST_OF_ZEROS: Final = 0.5
+"""Part of what is rounded away (of its square) that may belong to numbers that become 0. Where it is more, a few numbers of a centroid
+are so large that the others are lost: these then point where the centroid does, and how far off a product is is no matter of chance."""
+_ALL_LOST: Final = np.float32(1e30)
+"""Of centroids whose rough products say nothing: they are multiplied as they are."""
 _PAGE_BYTES: Final = 2 << 20
 """Of a large page. For allocations of two of them numpy asks the system for such."""
 _LINE_BYTES: Final = 64
@@ -35,7 +40,7 @@ class Coarse(NamedTuple):
     bias: Float32
     """(n,) float32: what is added to ``-2 * products`` for the order of the lists, times a factor; infinite beyond."""
     lost: Float32
-    """(n,) float32: length of what was rounded away."""
+    """(n,) float32: length of what was rounded away; more than any length where rough products say nothing."""
 
     @classmethod
     def of(cls, codes: npt.NDArray[np.int8], scales: Float32, squares: Float32, bias: Float32) -> Self:
@@ -48,7 +53,11 @@ class Coarse(NamedTuple):
         else:
             rounded = (codes.astype(np.int16) + (MIDDLE * UNIT + UNIT // 2)) // UNIT
             left = codes - (rounded - MIDDLE) * UNIT
-            lost = scales * np.sqrt(np.einsum("ij,ij->i", left, left, dtype=np.int32)) + lengths / 2**11
+            left_squares = np.einsum("ij,ij->i", left, left, dtype=np.int32)
+            left *= rounded == MIDDLE
+            of_zeros = np.einsum("ij,ij->i", left, left, dtype=np.int32)
+            lost = scales * np.sqrt(left_squares) + lengths / 2**11
+            lost[of_zeros > _MOST_OF_ZEROS * left_squares] = _ALL_LOST
             high = planes_of((rounded * 16).astype(np.uint8))[0]
             low = high[:0]
         columns = []

@@ -18,7 +18,7 @@ import numpy as np
 from zarrvec.errors import CorruptError, FormatVersionError
 from zarrvec.faces.renumbering import INDEX_ATTRIBUTE
 from zarrvec.search.metrics import Metric
-from zarrvec.search.records import Layout
+from zarrvec.search.records import MAX_PACKED_BYTES, Layout
 
 ATTRIBUTE: Final = INDEX_ATTRIBUTE
 FORMAT: Final = 1
@@ -96,6 +96,8 @@ class Segment(msgspec.Struct, frozen=True, kw_only=True):
     """Rows of its table of lists."""
     lists_crc32c: Crc
     """Checksum of that table."""
+    lists_packed: bool = False
+    """Whether it is compressed, see `zarrvec.search.records.pack_rows`; of the first segment, if that has no groups."""
     origin_crc32c: Crc | None = None
     """Checksum of the origin; None if there is none."""
     groups: Groups | None = None
@@ -338,6 +340,8 @@ def _contradictions(head: Head) -> Iterator[str]:
             yield f"segment {segment.id} has {segment.lists} lists"
         if segment.rows > segment.entries:
             yield f"segment {segment.id} has {segment.rows} rows, but {segment.entries} entries"
+        if segment.lists_packed and not _may_be_packed(head, segment):
+            yield f"the table of {segment.lists} lists of segment {segment.id} is compressed"
         if segment.shard_rows is not None and segment.shard_rows % segment.chunk_rows:
             yield f"segment {segment.id} has shards of {segment.shard_rows} entries, and chunks of {segment.chunk_rows}"
     yield from _wrong_groups(head.segments)
@@ -358,6 +362,11 @@ def _contradictions(head: Head) -> Iterator[str]:
     numbers = [head.trained_spread, head.second_from, *(segment.spread for segment in head.segments)]
     if not all(map(math.isfinite, [*numbers, head.calibration.far])):
         yield f"not all of {numbers} and {head.calibration.far} are finite"
+
+
+def _may_be_packed(head: Head, segment: Segment) -> bool:
+    length = segment.lists * head.layout.list_bytes
+    return segment is head.segments[0] and segment.groups is None and length <= MAX_PACKED_BYTES
 
 
 def _wrong_groups(segments: tuple[Segment, ...]) -> Iterator[str]:

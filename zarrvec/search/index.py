@@ -21,7 +21,7 @@ from zarrvec.search.entries import EntriesReader
 from zarrvec.search.head import MAX_COUNT, Deleted, Head, Segment
 from zarrvec.search.lists import keep_whole, parts_of
 from zarrvec.search.places import Snapshot
-from zarrvec.search.records import SHARED_HEAD, Layout, ListTable
+from zarrvec.search.records import SHARED_HEAD, Layout, ListTable, unpack_rows
 from zarrvec.search.resident import Resident
 from zarrvec.search.roots import Centroids, GroupedRoot, Part, Root
 from zarrvec.search.sources import Want
@@ -277,6 +277,8 @@ def _open_segment(
     name: str,
 ) -> tuple[Centroids | None, Part]:
     layout, nlist = head.layout, head.nlist
+    if segment.lists_packed:
+        data = unpack_rows(bytes(data), segment.lists, layout.list_bytes, name=f"{name}/lists").data
     if crc32c(data) != segment.lists_crc32c:
         raise CorruptError(f"{name}/lists: doesn't match its checksum; rebuild the index.")
     if segment is head.segments[0]:

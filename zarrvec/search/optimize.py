@@ -26,7 +26,7 @@ from zarrvec.search.manage import build_index, store
 from zarrvec.search.merging import copy_lists
 from zarrvec.search.places import Snapshot
 from zarrvec.search.placing import Lister
-from zarrvec.search.quantize import quantize_centroids
+from zarrvec.search.quantize import ROUNDED, quantize_centroids
 from zarrvec.search.reading import read_rows
 from zarrvec.search.records import LIST_HEAD, ListTable
 from zarrvec.search.roots import Centroids
@@ -241,6 +241,8 @@ class _Merger:
         pieces = np.ones(len(counts), dtype=np.int64)
         pieces[self._overgrown] = -(-counts[self._overgrown] // max(1, round(float(counts.mean()))))
         codes, scales, split = [], [], []
+        head = self._index.head
+        error = 0.0 if head.segments[0].groups is not None else ROUNDED * head.trained_spread
         self._rows_of: dict[int, tuple[Int64, Float32]] = {}
         for number, parts in enumerate(pieces.tolist()):
             if parts == 1:
@@ -249,7 +251,7 @@ class _Merger:
                 continue
             ids = self._ids_in(number)
             rows = read_rows(self._snapshot.array, ids, self._snapshot.array.ndim - 1)
-            vectors, finite = indexed_rows(rows, self._index.head.metric, self._index.centroids.origin)
+            vectors, finite = indexed_rows(rows, head.metric, self._index.centroids.origin)
             self._beyond.append(ids[beyond_float32(rows, finite)])
             self._rows_of[number] = ids[finite], vectors
             some = vectors if len(vectors) else table.vectors()[number : number + 1]
@@ -257,7 +259,7 @@ class _Merger:
             nearest = Assigner(centroids).nearest(some, 1)[0]
             centroids = centroids[np.unique(nearest)]  # of equal rows all are nearest to one
             pieces[number] = len(centroids)
-            own = quantize_centroids(centroids[similarity_order(centroids)])
+            own = quantize_centroids(centroids[similarity_order(centroids)], error)
             codes.append(own[0])
             scales.append(own[1])
             split.append(number)

@@ -15,11 +15,15 @@ from typing import Any, Final, NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
+from numcodecs import zstd
 
 from zarrvec.errors import CorruptError
+from zarrvec.format.envelope import unpack_frame
 
 CODE_ZERO: Final = 128
 """The code that stands for 0."""
+PACKED_LEVEL: Final = 1
+"""Of zstd, for the table of lists."""
 LIST_HEAD: Final = np.dtype(
     [
         ("offset", "<u8"),  # first entry, counted in entries
@@ -31,6 +35,8 @@ LIST_HEAD: Final = np.dtype(
     ]
 )
 """What precedes the int8 centroid in a row of the table of lists; 28 bytes."""
+MAX_PACKED_BYTES: Final = 64 << 20
+"""A longer table of lists is not compressed: one that claims to be is refused before memory is taken."""
 SHARED_HEAD: Final = np.dtype(
     [
         ("list", "<u4"),  # number of the list, whose centroid stands in the first segment
@@ -223,6 +229,35 @@ class ListTable(NamedTuple):
         vectors = self.centroids.astype(np.float32)
         vectors *= self.heads["scale"][:, None]
         return vectors
+
+
+def pack_rows(rows: npt.NDArray[np.uint8]) -> bytes:
+    """Return the rows of a table in a zstd frame, column after column: bytes of one kind lie together.
+
+    Higher levels of zstd look for what repeats, find little, and keep that in place of codes by which bytes are frequent.
+
+    Examples
+    --------
+    >>> rows = np.arange(12, dtype="u1").reshape(4, 3)
+    >>> unpack_rows(pack_rows(rows), 4, 3, name="here").tolist()
+    [[0, 1, 2], [3, 4, 5], [6, 7, 8], [9, 10, 11]]
+    """
+    return bytes(zstd.compress(np.ascontiguousarray(rows.T), PACKED_LEVEL))
+
+
+def unpack_rows(frame: bytes, count: int, row_bytes: int, *, name: str) -> npt.NDArray[np.uint8]:
+    """Return the (count, row_bytes) uint8 rows that a frame holds.
+
+    Raises
+    ------
+    CorruptError
+        If it holds anything else.
+    """
+    try:
+        columns = np.frombuffer(unpack_frame(frame, count * row_bytes, name=name), dtype=np.uint8)
+    except CorruptError as error:
+        raise CorruptError(f"{error} Rebuild the index: array.vec.build_index().") from error
+    return np.ascontiguousarray(columns.reshape(row_bytes, count).T)
 
 
 def planes_of(codes: npt.NDArray[np.uint8]) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:

@@ -17,7 +17,7 @@ from zarrvec.search.arrays import create_entries, unit_of, write_rows, write_who
 from zarrvec.search.entries import APART_BYTES
 from zarrvec.search.groups import Grouped
 from zarrvec.search.head import Groups, Segment
-from zarrvec.search.records import LIST_HEAD, SHARED_HEAD, Entries, Layout, ListTable
+from zarrvec.search.records import LIST_HEAD, MAX_PACKED_BYTES, SHARED_HEAD, Entries, Layout, ListTable
 from zarrvec.search.spool import Spool
 
 Int64 = npt.NDArray[np.int64]
@@ -226,8 +226,9 @@ def write_segment(
         else table.view(np.uint8).reshape(len(table), SHARED_HEAD.itemsize)
     )
     told = None
+    packed = centroids is not None and groups is None and raw.nbytes <= MAX_PACKED_BYTES
     if groups is None:
-        write_whole(group, f"{name}/lists", raw)
+        write_whole(group, f"{name}/lists", raw, packed=packed)
     else:
         told = _write_groups(group, name, raw, groups)
     origin_crc32c = None
@@ -242,6 +243,7 @@ def write_segment(
         spread=spread,
         lists=len(table),
         lists_crc32c=crc32c(raw),
+        lists_packed=packed,
         origin_crc32c=origin_crc32c,
         groups=told,
         chunk_rows=array.chunks[0],

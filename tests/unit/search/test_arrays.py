@@ -3,11 +3,13 @@
 import numpy as np
 import pytest
 import zarr
+from zarr.core.buffer import default_buffer_prototype
 from zarr.core.sync import sync
 
 import zarrvec
 from zarrvec.engine.bridge import run_sync
 from zarrvec.search.arrays import create_entries, unit_of, write_rows, write_whole
+from zarrvec.search.records import unpack_rows
 
 
 @pytest.fixture
@@ -38,6 +40,22 @@ def test_written_whole(ours, zarrs, shape, dtype):
     assert ours["s"].metadata == zarrs["s"].metadata
     assert ours["s"].dtype == zarrs["s"].dtype == dtype
     np.testing.assert_array_equal(ours["s"][...], values)
+
+
+@pytest.mark.parametrize("rows", [1, 3, 5_000])
+def test_written_packed(ours, zarrs, rows):
+    """Zarr compresses as we do, and reads what we compressed."""
+    values = np.random.default_rng(rows).integers(0, 20, (rows, 30), dtype="u1")
+    stored = []
+    for group in (ours, zarrs):
+        write_whole(group, "s/lists", values, packed=True)
+        np.testing.assert_array_equal(group["s/lists"][...], values)
+        place = group.store_path / "s/lists/c/0/0"
+        stored.append(sync(place.get(default_buffer_prototype())).to_bytes())
+    assert ours["s/lists"].metadata == zarrs["s/lists"].metadata
+    for frame in stored:
+        np.testing.assert_array_equal(unpack_rows(frame, rows, 30, name="s"), values)
+    assert len(stored[0]) < values.nbytes * 0.7 + 100
 
 
 @pytest.mark.parametrize("before", [(3, 4), (0, 4)])

@@ -40,8 +40,16 @@ def faint(rng, count, width):
     return rows
 
 
-def table_of(rows):
-    scales = np.abs(rows).max(axis=1) / 127
+def lopsided(rng, count, width):
+    """In clusters, where it is not for a few dimensions that are much larger than all others."""
+    rows = rng.standard_normal((max(1, count // 8), width))[rng.integers(0, max(1, count // 8), count)]
+    rows += 0.7 * rng.standard_normal((count, width))
+    rows[:, :3] = 40 * rng.standard_normal((count, min(3, width)))
+    return rows
+
+
+def table_of(rows, largest=127):
+    scales = np.abs(rows).max(axis=1) / largest
     heads = np.zeros(len(rows), LIST_HEAD)
     heads["scale"], heads["radius"] = scales, 1
     divided = np.divide(rows, scales[:, None], out=np.zeros_like(rows), where=scales[:, None] > 0)
@@ -64,6 +72,21 @@ def check(compass, queries, nprobe):
     assert (chosen <= np.sort(keys, axis=1)[:, :nprobe] + rounding).all()
     assert (abs(probes.products - np.take_along_axis(products, probes.lists, axis=1)) <= rounding).all()
     assert (abs(probes.nearest - near) <= 4 * rounding[:, 0]).all()
+
+
+@pytest.mark.parametrize("metric", ["cosine", "l2", "ip"])
+@pytest.mark.parametrize(("kind", "largest"), [(lopsided, 127), (spread, 7), (lopsided, 7), (spread, 126)])
+def test_what_is_rounded_away_points_where_the_centroid_does(kind, largest, metric, monkeypatch):
+    """Few numbers are so large that the others are rounded to 0: products say nothing then, and that is no matter of chance."""
+    monkeypatch.setattr(coarse, "_EASY_BYTES", 0)
+    assert kernels.compile_now()
+    rng = np.random.default_rng(3)
+    rows = kind(rng, 3_000, 384)
+    queries = rows[:100] + rng.standard_normal((100, 384)) / 2
+    queries[:, :3] = 0
+    compass = Compass.of_table(table_of(rows, largest), metric)
+    for nprobe in (1, 10):
+        check(compass, queries, nprobe)
 
 
 @pytest.fixture(params=["all of them", "high planes"])

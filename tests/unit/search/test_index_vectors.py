@@ -14,11 +14,11 @@ from zarrvec.search.cache import LISTS, ROOTS
 from zarrvec.search.describe import describe
 from zarrvec.search.editing import need_head
 from zarrvec.search.groups import Grouped
-from zarrvec.search.head import Head
+from zarrvec.search.head import Head, Segment
 from zarrvec.search.index import open_index, read_deleted
 from zarrvec.search.lists import read_lists
 from zarrvec.search.places import Snapshot
-from zarrvec.search.records import Entries, ListTable
+from zarrvec.search.records import Entries, Layout, ListTable, unpack_rows
 from zarrvec.search.storing import write_lists, write_segment
 
 VECTORS = Path(__file__).parents[3] / "specs" / "vectors"
@@ -153,6 +153,13 @@ def grouped(index: Any, data: str) -> Grouped:
     return Grouped(table, index.centroids.seen)
 
 
+def table_of(segment: Segment, layout: Layout, stored: bytes) -> bytes:
+    """Return the rows of a table."""
+    if not segment.lists_packed:
+        return stored
+    return unpack_rows(stored, segment.lists, layout.list_bytes, name="lists").tobytes()
+
+
 @pytest.mark.parametrize("name", INDEXES)
 def test_segments_are_written_as_they_were_read(name):
     values = INDEXES[name]["values"]
@@ -193,5 +200,9 @@ def test_segments_are_written_as_they_were_read(name):
         if segment.groups is not None:
             assert written.groups is not None
             assert written.groups.crc32c == segment.groups.crc32c
+        assert written.lists_packed == (is_first and segment.groups is None)
         key = f"{segment.id}/{'lists' if segment.groups is None else 'groups'}/c/0/0"
-        assert again._store_dict[key].to_bytes().hex() == values[key]
+        stored = again._store_dict[key].to_bytes()
+        if written.lists_packed:
+            stored = unpack_rows(stored, 4, part.layout.list_bytes, name=key).tobytes()
+        assert stored == table_of(segment, part.layout, bytes.fromhex(values[key]))
