@@ -137,10 +137,10 @@ def unwrap(data: bytes | memoryview, kind: Kind, *, name: str) -> bytes:
         if raw_length != stored_length:
             raise CorruptError(f"{name}: not compressed, yet {stored_length} stored for {raw_length} bytes.")
         return stored
-    return unpack_frame(stored, raw_length, name=name)
+    return bytes(unpack_frame(stored, raw_length, name=name))
 
 
-def unpack_frame(frame: bytes, length: int, *, name: str) -> bytes:
+def unpack_frame(frame: bytes, length: int, *, name: str) -> bytearray:
     """Return what a zstd frame holds, which must be so many bytes.
 
     Raises
@@ -151,14 +151,16 @@ def unpack_frame(frame: bytes, length: int, *, name: str) -> bytes:
     Examples
     --------
     >>> unpack_frame(zstd.compress(b"payload"), 7, name="here")
-    b'payload'
+    bytearray(b'payload')
     """
     if _zstd_content_bytes(frame) != length:
         raise CorruptError(f"{name}: its zstd frame does not hold the {length} bytes that are expected.")
     try:
-        return bytes(zstd.decompress(frame, bytearray(length)))
+        content = bytearray(length)
+        zstd.decompress(frame, content)
     except (RuntimeError, ValueError) as error:
         raise CorruptError(f"{name}: its zstd frame can't be read ({error}).") from error
+    return content
 
 
 def _limit(kind: Kind) -> int:

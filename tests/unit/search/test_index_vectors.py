@@ -132,7 +132,7 @@ def test_damaged_indexes_raise_their_error(name):
 
 @pytest.mark.parametrize("name", INDEXES)
 def test_what_is_described_is_what_is_stored(name):
-    """The first segment, but for what fills up its chunks, and the entries of the others."""
+    """The first segment, but for what fills up its chunks and what compression of its table saves, and the entries of the others."""
     head, held = Head.decode(INDEXES[name]["head"], name="x"), INDEXES[name]["holds"]
     groups = INDEXES[name]["values"].get(f"{head.segments[0].id}/groups/c/0/0", "")
     entries = sum(each["count"] for segment in held["segments"] for each in segment)
