@@ -55,6 +55,9 @@ def test_requests_of_a_small_array(proxied_bucket, s3_proxy):
 
 RECHUNK = """
 import sys, tracemalloc, zarr, zarrvec
+small = zarr.create_array("zarrvec::memory://small", shape=(4, 4), chunks=(2, 2), dtype="f4")
+small[:] = 1
+zarrvec.rechunk(small, chunks=(4, 1))  # so that all that is imported is there
 array = zarr.open_array(sys.argv[1], mode="r+", storage_options={"zarrvec": {"pack_bytes": 1 << 19}})
 tracemalloc.start()
 done = zarrvec.rechunk(array, chunks=(1000, 100), memory_bytes=int(sys.argv[2]))
@@ -73,7 +76,7 @@ def test_memory_is_bounded(tmp_path):
     command = [sys.executable, "-c", RECHUNK, url, str(memory)]
     peak, blocks = map(int, subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout.split())
     assert blocks >= 16
-    assert peak < memory + 6 * (1 << 19) + (2 << 20)
+    assert peak < memory + 6 * (1 << 19) + (1 << 20)
     again = zarr.open_array(url, mode="r")
     assert again.chunks == (1000, 100)
     assert np.array_equal(again[400:500], np.random.default_rng(400).random((400, 4000), dtype="f4")[:100])
