@@ -23,7 +23,7 @@ from zarrvec.format.envelope import unpack_frame
 CODE_ZERO: Final = 128
 """The code that stands for 0."""
 PACKED_LEVEL: Final = 1
-"""Of zstd, for the table of lists."""
+"""Of zstd, for the table of lists: higher ones look for what repeats, and make it longer."""
 LIST_HEAD: Final = np.dtype(
     [
         ("offset", "<u8"),  # first entry, counted in entries
@@ -233,8 +233,6 @@ class ListTable(NamedTuple):
 
 def pack_rows(rows: npt.NDArray[np.uint8]) -> bytes:
     """Return the rows of a table in a zstd frame, column after column: bytes of one kind lie together.
-
-    Higher levels of zstd look for what repeats, find little, and keep that in place of codes by which bytes are frequent.
 
     Examples
     --------
