@@ -140,7 +140,7 @@ def unwrap(data: bytes | memoryview, kind: Kind, *, name: str) -> bytes:
     return bytes(unpack_frame(stored, raw_length, name=name))
 
 
-def unpack_frame(frame: bytes, length: int, *, name: str) -> bytearray:
+def unpack_frame(frame: bytes | memoryview, length: int, *, name: str) -> bytearray:
     """Return what a zstd frame holds, which must be so many bytes.
 
     Raises
@@ -172,7 +172,7 @@ def envelope_length(header: bytes | memoryview) -> int:
     return HEADER.size + int(HEADER.unpack(header[: HEADER.size])[4])
 
 
-def _zstd_content_bytes(frame: bytes) -> int | None:
+def _zstd_content_bytes(frame: bytes | memoryview) -> int | None:
     """Read the content size from a frame's header (RFC 8878, 3.1.1.1); None if it has none."""
     if len(frame) < 6 or frame[:4] != _ZSTD_MAGIC:
         return None

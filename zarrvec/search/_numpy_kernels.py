@@ -7,7 +7,7 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from zarrvec.search.records import CODE_ZERO, Layout
+from zarrvec.search.records import Columns, Layout, halves_of
 
 NO_LIST: Final = -1
 """Number of a list that is not to be looked into."""
@@ -32,13 +32,15 @@ _BLOCK_SCORES: Final = 4 << 20
 _UNTHREADED: Final = 1 << 18
 """Up to so many products OpenBLAS computes in the thread that asks. Above, it wakes others for microseconds of work, and
 waits for milliseconds if the cores are busy."""
+_RUN_BYTES: Final = 24 << 10
+"""Of the planes of lists that are compared with a single query together: fewer calls, yet each takes little fresh memory."""
+_SIGNS: Final = np.uint8(0x88)
+"""Makes of high planes those of ``code - 128`` as int8."""
 _LARGEST: Final = float(np.finfo(np.float32).max)
 """A larger score is that of an entry that may not be found."""
 
 Float32 = npt.NDArray[np.float32]
 Int64 = npt.NDArray[np.int64]
-
-_NO_IDS: Final[Int64] = np.empty(0, dtype=np.int64)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,6 +113,21 @@ def sizes_of(lists: ScanInput, probes: Int64) -> Int64:
     return sizes
 
 
+def blocks_of(sizes: Int64, most: int) -> list[slice]:
+    """Cut a sequence of (n,) sizes into blocks of about so much, each at least of one.
+
+    Examples
+    --------
+    >>> blocks_of(np.array([4, 4, 4, 9]), 10), blocks_of(np.array([4]), 10), blocks_of(np.array([], "i8"), 10)
+    ([slice(0, 2, None), slice(2, 3, None), slice(3, 4, None)], [slice(0, 1, None)], [])
+    """
+    ends = np.cumsum(sizes)
+    if not len(ends) or ends[-1] < most:  # as nearly always
+        return [slice(0, len(ends))] * bool(len(ends))
+    edges = [0, *(np.flatnonzero(np.diff(ends // most)) + 1).tolist(), len(ends)]
+    return list(map(slice, edges[:-1], edges[1:]))
+
+
 def scan_numpy(
     lists: ScanInput,
     queries: Float32,
@@ -125,10 +142,8 @@ def scan_numpy(
     found = []
     for addresses, counts, lengths in zip(lists.addresses, lists.counts, sizes, strict=True):
         numbers = np.where(lengths > 0, probes, NO_LIST)
-        block = np.cumsum(lengths.sum(axis=1)) // _BLOCK_SCORES
-        edges = np.flatnonzero(np.diff(block, prepend=-1, append=-1))
         ids, scores = nothing(len(queries), kept)
-        for part in map(slice, edges[:-1], edges[1:]):
+        for part in blocks_of(lengths.sum(axis=1), _BLOCK_SCORES):
             pairs = _Pairs(
                 lists.layout, addresses, counts, queries[part], numbers[part], base[part], bits, allowed
             )
@@ -155,52 +170,62 @@ class _Pairs:
     ) -> None:
         rows, columns = np.nonzero(probes >= 0)
         numbers = probes[rows, columns]
-        self._starts = np.concatenate([[0], np.cumsum(counts[numbers])])
+        sizes = counts[numbers]
+        self._starts = np.concatenate([[0], np.cumsum(sizes)])
         """Where the scores of each pair of query and list begin, query by query."""
         self._edges = np.searchsorted(rows, np.arange(len(queries) + 1))
         self._scores = np.empty(self._starts[-1], dtype=np.float32)
-        self._ids: list[Int64] = [_NO_IDS] * len(rows)
+        self._no_ids = np.empty(0, dtype=f"<u{layout.id_bytes}")
+        self._ids: list[npt.NDArray[Any]] = [self._no_ids] * len(rows)
         bases = base[rows, columns]
-        order = np.argsort(numbers, kind="stable")
-        heads = np.flatnonzero(np.diff(numbers[order], prepend=-1))
-        longest = int(counts[numbers].max(initial=0))
-        scratch = np.empty(
-            (longest, layout.width), dtype=np.float32
-        )  # fresh memory for each list takes longer
-        for pairs in np.split(order, heads[1:]) if len(order) else []:
-            number = numbers[pairs[0]]
-            count = int(counts[number])
-            size = layout.total_bytes(count) if bits == 8 else layout.head_bytes(count)
-            data = np.asarray(_Memory(int(addresses[number]), size))
-            entries = layout.unpack(data, count, bits=bits)
-            residuals = scratch[:count]
-            residuals[...] = (entries.codes ^ np.uint8(CODE_ZERO)).view(np.int8)  # less CODE_ZERO, cast once
-            dots = _products(queries[rows[pairs]], residuals)
+        padded = np.zeros((len(queries), 2 * layout.half), dtype=np.float32)
+        padded[:, : layout.width] = queries
+        memory = _Memory(layout, addresses, counts, bits)
+        scratch = np.empty(0, dtype=np.float32)  # fresh memory for each run takes longer
+        for pairs in _runs(numbers, sizes * layout.half, single=len(queries) == 1):
+            several = numbers[pairs[0]] != numbers[pairs[-1]]  # lists, and one query; else one list
+            entries = memory.columns(numbers[pairs if several else pairs[:1]].tolist())
+            count, half = entries.high.shape
+            if scratch.size < 2 * count * half:
+                scratch = np.empty(2 * count * half, dtype=np.float32)
+            residuals = scratch[: 2 * count * half].reshape(count, 2 * half)
+            first, second = halves_of(entries.high ^ _SIGNS, entries.low)
+            residuals[:, :half], residuals[:, half:] = first.view(np.int8), second.view(np.int8)
+            dots = _products(padded[rows[pairs[:1] if several else pairs]], residuals)
             dots *= entries.scales
-            dots += bases[pairs, None]
+            dots += np.repeat(bases[pairs], sizes[pairs]) if several else bases[pairs, None]
             scores = np.negative(dots, out=dots) if entries.norms is None else entries.norms - 2 * dots
-            ids = entries.ids.astype(np.int64)
             if allowed is not None:
-                scores[:, ~_among(allowed, ids)] = np.inf
-            for pair, found in zip(pairs.tolist(), scores, strict=True):
-                self._scores[self._starts[pair] : self._starts[pair + 1]] = found
-                self._ids[pair] = ids
+                scores[:, ~_among(allowed, entries.ids)] = np.inf
+            for pair, found in zip(pairs.tolist(), scores, strict=not several):
+                self._scores[self._starts[pair] : self._starts[pair] + len(found)] = found
+                self._ids[pair] = entries.ids
 
     def nearest(self, row: int, kept: int) -> tuple[Int64, Float32]:
         """Return the best of one query, each id once."""
         first, last = self._edges[row], self._edges[row + 1]
         scores = self._scores[self._starts[first] : self._starts[last]]
-        ids = np.concatenate([_NO_IDS, *self._ids[first:last]])
+        ids = np.concatenate([self._no_ids, *self._ids[first:last]])
         taken = 2 * kept
         while True:
             limit = _LARGEST
             if taken < len(scores):
                 limit = min(limit, float(np.partition(scores, taken - 1)[taken - 1]))
             near = np.flatnonzero(scores <= limit)
-            best_ids, best_scores = best_of(ids[None, near], scores[None, near], kept)
+            best_ids, best_scores = best_of(ids[None, near].astype(np.int64), scores[None, near], kept)
             if limit == _LARGEST or best_scores[0, -1] < np.inf:
                 return best_ids[0], best_scores[0]
             taken *= 2
+
+
+def _runs(numbers: Int64, sizes: Int64, *, single: bool) -> list[npt.NDArray[np.intp]]:
+    """Return which pairs of query and list are compared together: all of a list, or of a single query those of some lists."""
+    if single:
+        return [np.arange(run.start, run.stop) for run in blocks_of(sizes, _RUN_BYTES)]
+    if not len(numbers):
+        return []
+    order = np.argsort(numbers, kind="stable")
+    return np.split(order, np.flatnonzero(np.diff(numbers[order])) + 1)
 
 
 def _products(queries: Float32, residuals: Float32) -> Float32:
@@ -213,13 +238,39 @@ def _products(queries: Float32, residuals: Float32) -> Float32:
 
 
 class _Memory:
+    """Posting lists of a segment, by address."""
+
+    def __init__(self, layout: Layout, addresses: npt.NDArray[np.uint64], counts: Int64, bits: int) -> None:
+        self._layout = layout
+        self._addresses = addresses
+        self._counts = counts
+        self._bits = bits
+
+    def columns(self, numbers: Sequence[int]) -> Columns:
+        """Return the parts of some lists, one list after the other."""
+        lists = [self._list(number) for number in numbers]
+        if len(lists) == 1:
+            return lists[0]
+        columns: list[Any] = [
+            None if parts[0] is None else np.concatenate(parts) for parts in zip(*lists, strict=True)
+        ]
+        return Columns(*columns)
+
+    def _list(self, number: int) -> Columns:
+        count = int(self._counts[number])
+        size = self._layout.total_bytes(count) if self._bits == 8 else self._layout.head_bytes(count)
+        data = np.asarray(_Bytes(int(self._addresses[number]), size))
+        return self._layout.columns(data, count, bits=self._bits)
+
+
+class _Bytes:
     """Bytes at an address, as numpy asks for them."""
 
     def __init__(self, address: int, size: int) -> None:
         self.__array_interface__ = {"data": (address, True), "shape": (size,), "typestr": "|u1", "version": 3}
 
 
-def _among(allowed: npt.NDArray[Any], ids: Int64) -> npt.NDArray[np.bool_]:
+def _among(allowed: npt.NDArray[Any], ids: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
     inside = (ids >= 0) & (ids < len(allowed))
     inside[inside] = allowed[ids[inside]]
     return inside

@@ -278,7 +278,7 @@ def _open_segment(
 ) -> tuple[Centroids | None, Part]:
     layout, nlist = head.layout, head.nlist
     if segment.lists_packed:
-        data = unpack_rows(bytes(data), segment.lists, layout.list_bytes, name=f"{name}/lists").data
+        data = unpack_rows(data, segment.lists, layout.list_bytes, name=f"{name}/lists").data
     if crc32c(data) != segment.lists_crc32c:
         raise CorruptError(f"{name}/lists: doesn't match its checksum; rebuild the index.")
     if segment is head.segments[0]:

@@ -9,7 +9,6 @@ has worked for as long (`zarrvec.search.loading`).
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from itertools import pairwise
 from types import ModuleType
 from typing import Any, Final, NamedTuple, TypeVar
 
@@ -24,6 +23,7 @@ from zarrvec.search._numpy_kernels import (
     NO_LIST,
     Found,
     ScanInput,
+    blocks_of,
     merge,
     nothing,
     scan_numpy,
@@ -272,12 +272,10 @@ def _scan_meanwhile(
     sizes = sizes_of(lists, probes)
     products = sizes.sum(axis=(0, 2)) * lists.layout.width
     _loader.count(int(products.sum()))
-    block = np.cumsum(products) // _PART_PRODUCTS
-    edges = np.flatnonzero(np.diff(block, prepend=-1, append=-1))
     found: list[Found] = []
-    for first, end in pairwise(edges):
+    for block in blocks_of(products, _PART_PRODUCTS):
         compiled = _loader.module
-        part = slice(first, end if compiled is None else None)
+        part = block if compiled is None else slice(block.start, None)
         given = queries[part], probes[part], base[part]
         if compiled is not None:
             found.append(_scan_compiled(compiled, lists, *given, kept, bits, allowed, threads))

@@ -64,6 +64,23 @@ class Entries(NamedTuple):
     """(n, d) uint8."""
 
 
+class Columns(NamedTuple):
+    """The parts of a posting list of n entries as they are stored; see `Entries`."""
+
+    ids: npt.NDArray[np.integer[Any]]
+    """(n,) uint32 or uint64."""
+    scales: npt.NDArray[np.float32]
+    """(n,) float32."""
+    errors: npt.NDArray[np.float32]
+    """(n,) float32."""
+    norms: npt.NDArray[np.float32] | None
+    """(n,) float32; for ``l2`` only."""
+    high: npt.NDArray[np.uint8]
+    """(n, ceil(d / 2)) uint8."""
+    low: npt.NDArray[np.uint8] | None
+    """(n, ceil(d / 2)) uint8; None if they are not there."""
+
+
 @dataclass(frozen=True, slots=False, kw_only=True)
 class Layout:
     """Where the parts of a posting list are.
@@ -163,30 +180,36 @@ class Layout:
         >>> layout.unpack(packed, 1).codes.tolist(), layout.unpack(packed[:14], 1, bits=4).codes.tolist()
         ([[18, 52, 86]], [[24, 56, 88]])
         """
+        ids, scales, errors, norms, high, low = self.columns(data, count, bits=bits)
+        codes = np.concatenate(halves_of(high, low), axis=1)[:, : self.width]
+        return Entries(ids, scales, errors, norms, codes)
+
+    def columns(
+        self, data: npt.NDArray[np.uint8] | memoryview | bytes, count: int, *, bits: int = 8
+    ) -> Columns:
+        """Find the parts of a posting list; of one without low planes with ``bits=4``.
+
+        Examples
+        --------
+        >>> layout = Layout(width=3, id_bytes=4, has_norms=False)
+        >>> parts = layout.columns(bytes.fromhex("07000000 0000003f 0000803e 51036204"), 1)
+        >>> parts.ids.tolist(), parts.scales.tolist(), parts.errors.tolist(), parts.norms
+        ([7], [0.5], [0.25], None)
+        >>> parts.high.tolist(), parts.low.tolist()
+        ([[81, 3]], [[98, 4]])
+        """
         given = np.frombuffer(data, dtype=np.uint8)
         at = count * self.id_bytes
-        ids = given[:at].view(f"<u{self.id_bytes}")
-        scales, errors = (
-            given[at : at + 4 * count].view("<f4"),
-            given[at + 4 * count : at + 8 * count].view("<f4"),
+        high = count * self.scalar_bytes
+        low = self.head_bytes(count)
+        return Columns(
+            ids=given[:at].view(f"<u{self.id_bytes}"),
+            scales=given[at : at + 4 * count].view("<f4"),
+            errors=given[at + 4 * count : at + 8 * count].view("<f4"),
+            norms=given[at + 8 * count : high].view("<f4") if self.has_norms else None,
+            high=given[high:low].reshape(count, self.half),
+            low=given[low : self.total_bytes(count)].reshape(count, self.half) if bits == 8 else None,
         )
-        at += 8 * count
-        norms = None
-        if self.has_norms:
-            norms = given[at : at + 4 * count].view("<f4")
-            at += 4 * count
-        half = self.half
-        high = given[at : at + count * half].reshape(count, half)
-        codes = np.empty((count, 2 * half), dtype=np.uint8)
-        np.multiply(high, 16, out=codes[:, :half])  # numpy's shifts of bytes aren't vectorised
-        np.bitwise_and(high, 0xF0, out=codes[:, half:])
-        if bits == 8:
-            low = given[at + count * half : at + 2 * count * half].reshape(count, half)
-            codes[:, :half] |= low & 0x0F
-            codes[:, half:] |= low // 16
-        else:
-            codes |= 8
-        return Entries(ids, scales, errors, norms, codes[:, : self.width])
 
 
 class ListTable(NamedTuple):
@@ -243,7 +266,7 @@ def pack_rows(rows: npt.NDArray[np.uint8]) -> bytes:
     return bytes(zstd.compress(np.ascontiguousarray(rows.T), PACKED_LEVEL))
 
 
-def unpack_rows(frame: bytes, count: int, row_bytes: int, *, name: str) -> npt.NDArray[np.uint8]:
+def unpack_rows(frame: bytes | memoryview, count: int, row_bytes: int, *, name: str) -> npt.NDArray[np.uint8]:
     """Return the (count, row_bytes) uint8 rows that a frame holds.
 
     Raises
@@ -272,3 +295,26 @@ def planes_of(codes: npt.NDArray[np.uint8]) -> tuple[npt.NDArray[np.uint8], npt.
     second: npt.NDArray[Any] = np.zeros((count, half), dtype=np.uint8)
     second[:, : width - half] = codes[:, half:]
     return first // 16 | second & 0xF0, first & 0x0F | second * 16
+
+
+def halves_of(
+    high: npt.NDArray[np.uint8], low: npt.NDArray[np.uint8] | None
+) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
+    """Return the codes that (n, h) planes hold: those of the first h dimensions and of the others, each (n, h) uint8.
+
+    Without low planes they are the middle of what they may be. The last of an odd width is followed by one of no meaning.
+
+    Examples
+    --------
+    >>> high, low = planes_of(np.array([[0x12, 0x34, 0x56]], "u1"))
+    >>> [half.tobytes().hex() for half in halves_of(high, low)], [half.tobytes().hex() for half in halves_of(high, None)]
+    (['1234', '5600'], ['1838', '5808'])
+    """
+    first, second = high * np.uint8(16), high & np.uint8(0xF0)  # numpy's shifts of bytes aren't vectorised
+    if low is None:
+        first |= 8
+        second |= 8
+    else:
+        first |= low & 0x0F
+        second |= low // 16
+    return first, second

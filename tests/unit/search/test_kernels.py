@@ -144,12 +144,14 @@ def test_equals_unpacking_everything(name, data, layout, bits, seed):
 
 
 @both
+@pytest.mark.parametrize("count", [1, 7])
 @pytest.mark.parametrize("width", [2, 100, 385])
-def test_lists_longer_than_a_block(name, width, monkeypatch):
+def test_lists_longer_than_a_block(name, width, count, monkeypatch):
     monkeypatch.setattr(_numpy_kernels, "_BLOCK_SCORES", 20_000)
     rng = np.random.default_rng(width)
-    lists = some_lists(rng, Layout(width=width, id_bytes=4, has_norms=True), [7000, 0, 1, 333], rows=5000)
-    queries, probes, base = some_queries(rng, lists.layout, 7, 4, 4)
+    sizes = [7000, 0, 1, 333, 60, 2]
+    lists = some_lists(rng, Layout(width=width, id_bytes=4, has_norms=True), sizes, rows=5000)
+    queries, probes, base = some_queries(rng, lists.layout, count, 6, 6)
     with computing_with(name):
         found = scan(lists.given, queries, probes, base, kept=100)
     check(lists, queries, probes, base, found, kept=100)
