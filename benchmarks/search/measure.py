@@ -121,16 +121,25 @@ def appends(lines: Sequence[Line], *, proxy: S3Proxy, start: Start, fresh: Calla
 def _one_process(
     line: Line, kind: str, place: Place, number: int, start: Start, proxy: S3Proxy | None
 ) -> None:
-    """Search cold and then warm; each repetition has queries of its own."""
+    """Search cold and then warm; each repetition has queries of its own.
+
+    Another process has asked the server for the same just before: of an object that it has not served for some hundred
+    megabytes it reads much more than it is asked for, and the first line after those that download all would pay for that.
+    """
     first = number * (1 + _WARM_QUERIES)
+    queries = range(first, first + 1 + _WARM_QUERIES)
     settings = line.prepared.cold[str(line.target)].settings
+    with start(line.entry) as worker:
+        worker.ask("open", place=line.prepared.place.to_json(), settings=settings)
+        for query in queries:
+            worker.ask("warm", query=query)
     with start(line.entry) as worker:
         line.add("import_seconds", worker.import_seconds)
         opened = _asked(worker, proxy, "open", place=place.to_json(), settings=settings)
         answered = _asked(worker, proxy, "warm", query=first)
         line.add(f"{kind}_opened", answered)
         line.add(f"{kind}_cold", _together(opened, answered))
-        for query in range(first + 1, first + 1 + _WARM_QUERIES):
+        for query in queries[1:]:
             line.add(f"{kind}_warm", _asked(worker, proxy, "warm", query=query))
 
 

@@ -26,7 +26,8 @@ _PREFACE = """\
 Written by `python -m benchmarks.search.run`; what it does is told in the docstrings of `benchmarks/search`. All systems
 of a data set took turns in one run against one S3 server (SeaweedFS, on the same machine). Cold is from a fresh process that
 has imported everything, from opening to the answer of one query; "from open" is what of that follows once store or table is
-open; warm is another query in that process. {latency} ms is what a proxy lets pass before the first byte of every response. Numbers are medians, with the least and the most behind them.
+open; warm is another query in that process. Cold is the process, not the server: another one has asked it for the same just before.
+{latency} ms is what a proxy lets pass before the first byte of every response. Numbers are medians, with the least and the most behind them.
 A round is a wait: requests that overlap are one. Settings of the others are the cheapest of a sweep that reach the recall; zarrvec
 is only told the recall, and its arrays are what `zarrvec.plan` makes of a sample for full scans and appends of 5,000 rows. LanceDB is measured by its own interface and by that of its engine, which reads less to open a table.
 Recall is over all queries, none of which is among the rows, and counts ties as right. Rows of minilm_jittered have copies and
