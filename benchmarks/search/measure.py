@@ -89,33 +89,41 @@ def throughput(lines: Sequence[Line], *, start: Start, repeats: int) -> None:
                         line.add(name, worker.ask("throughput", batch=batch, seconds=_SLOT_SECONDS)["qps"])
 
 
-def appends(lines: Sequence[Line], *, proxy: S3Proxy, start: Start, fresh: Callable[[Entry], Place]) -> None:
+def appends(
+    lines: Sequence[Line],
+    *,
+    proxy: S3Proxy,
+    start: Start,
+    fresh: Callable[[Entry], Place],
+    loopback_repeats: int,
+) -> None:
     """Measure an append of all queries to a copy on the server, whether they are found at once, and a larger append."""
     for line in lines:
-        for latency in (LATENCY_MS, 0):
+        place = fresh(line.entry)
+        line.values["append_s3"] = _append(line, place.through(proxy.endpoint_url), start, proxy)
+        place.clear()
+    for _ in range(loopback_repeats):
+        for line in lines:
             place = fresh(line.entry)
-            through = place.through(proxy.endpoint_url) if latency else place
-            settings = line.prepared.cold[str(line.target)].settings
-            with start(line.entry) as worker:
-                worker.ask("cold", place=through.to_json(), settings=settings, query=0)
-                with proxy.counting() as count:
-                    seconds = worker.ask("append")["seconds"]
-                found = [worker.ask("find_appended", query=number) for number in range(_FOUND_QUERIES)]
-                with proxy.counting() as more_count:
-                    more_seconds = worker.ask("append", more=MORE_ROWS)["seconds"]
-            if latency:
-                more_bytes = more_count.stats.bytes_in
-            else:
-                put_seconds = place.put_seconds(more_bytes)
+            appended = _append(line, place, start, None)
+            put_seconds = place.put_seconds(line.values["append_s3"]["more_bytes_sent"])
+            line.add("append_loopback", {**appended, "put_seconds": put_seconds})
             place.clear()
-            line.values[f"append_{'s3' if latency else 'loopback'}"] = {
-                "seconds": seconds,
-                "first_search_ms": found[0]["seconds"] * 1e3,
-                "found": sum(answer["found"] for answer in found) / len(found),
-                "more_seconds": more_seconds,
-                **(_counts(count.stats) if latency else {}),
-                **({"more_requests": more_count.total_requests} if latency else {"put_seconds": put_seconds}),
-            }
+
+
+def _append(line: Line, place: Place, start: Start, proxy: S3Proxy | None) -> dict[str, Any]:
+    settings = line.prepared.cold[str(line.target)].settings
+    with start(line.entry) as worker:
+        worker.ask("cold", place=place.to_json(), settings=settings, query=0)
+        answer = _asked(worker, proxy, "append")
+        found = [worker.ask("find_appended", query=number) for number in range(_FOUND_QUERIES)]
+        more = _asked(worker, proxy, "append", more=MORE_ROWS)
+    return {
+        **answer,
+        "first_search_ms": found[0]["seconds"] * 1e3,
+        "found": sum(each["found"] for each in found) / len(found),
+        **{f"more_{name}": value for name, value in more.items()},
+    }
 
 
 def _one_process(

@@ -127,16 +127,16 @@ def _made(queries: int) -> Columns:
         ("requests", lambda line: str(line["append_s3"]["requests"])),
         ("rounds", lambda line: str(line["append_s3"]["rounds"])),
         ("MB sent", lambda line: f"{line['append_s3']['bytes_sent'] / 1e6:.1f}"),
-        ("loopback s", lambda line: f"{line['append_loopback']['seconds']:.2f}"),
+        ("loopback s", lambda line: _spread(_of(line, "append_loopback", "seconds"), 2)),
         ("first search after it, ms", lambda line: f"{line['append_s3']['first_search_ms']:.0f}"),
         (f"{MORE_ROWS:,} more: requests", lambda line: str(line["append_s3"]["more_requests"])),
         (
             "rows/s, loopback",
-            lambda line: f"{MORE_ROWS / line['append_loopback']['more_seconds']:,.0f}",
+            lambda line: _rows_a_second(line, "more_seconds"),
         ),
         (
             "rows/s, were it one PUT of these bytes",
-            lambda line: _spread([MORE_ROWS / line["append_loopback"]["put_seconds"]]),
+            lambda line: _rows_a_second(line, "put_seconds"),
         ),
         ("found", lambda line: f"{line['append_s3']['found']:.0%}"),
     ]
@@ -204,6 +204,10 @@ def _of(line: Line, name: str, value: str, factor: float = 1) -> list[float]:
 
 def _queries_a_second(batch: int) -> Callable[[Line], str]:
     return lambda line: _spread(line.get(f"qps_{batch}", []))
+
+
+def _rows_a_second(line: Line, name: str) -> str:
+    return _spread([MORE_ROWS / seconds for seconds in _of(line, "append_loopback", name)])
 
 
 def _built(line: Line, name: str, factor: float, digits: int) -> str:

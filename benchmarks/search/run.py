@@ -83,7 +83,13 @@ class Run:
         self.say("queries a second")
         measure.throughput(lines, start=self.start, repeats=self.arguments.loopback_repeats)
         self.say("appends")
-        measure.appends(first_of_each, proxy=self.proxy, start=self.start, fresh=self._fresh)
+        measure.appends(
+            first_of_each,
+            proxy=self.proxy,
+            start=self.start,
+            fresh=self._fresh,
+            loopback_repeats=self.arguments.append_repeats,
+        )
         return {
             "date": dt.datetime.now(dt.UTC).strftime("%Y-%m-%d %H:%M UTC"),
             "command": "python -m benchmarks.search.run " + " ".join(sys.argv[1:]),
@@ -209,6 +215,7 @@ def main() -> None:
         default=3,
         help="fresh processes without it, and turns of the bulk searches",
     )
+    option("--append-repeats", type=int, default=3, help="fresh copies that are appended to without it")
     option("--bandwidth", type=float, default=0, help="bytes/s of a connection at the latency (0: no limit)")
     option(
         "--rebuild", nargs="+", choices=list(ENTRIES), default=[], help="forget what the cache has of these"
