@@ -23,6 +23,7 @@ _WARM_QUERIES = 5
 _SLOT_SECONDS = 0.5
 _SLOW_SECONDS = 5.0
 _FOUND_QUERIES = 10
+_MORE_APPENDS = 5
 
 Start = Callable[[Entry], WorkerProcess]
 
@@ -105,24 +106,28 @@ def appends(
     for _ in range(loopback_repeats):
         for line in lines:
             place = fresh(line.entry)
-            appended = _append(line, place, start, None)
+            appended = _append(line, place, start, None, times=_MORE_APPENDS)
             put_seconds = place.put_seconds(line.values["append_s3"]["more_bytes_sent"])
             line.add("append_loopback", {**appended, "put_seconds": put_seconds})
             place.clear()
 
 
-def _append(line: Line, place: Place, start: Start, proxy: S3Proxy | None) -> dict[str, Any]:
+def _append(
+    line: Line, place: Place, start: Start, proxy: S3Proxy | None, *, times: int = 1
+) -> dict[str, Any]:
+    """Append in a fresh process: all queries, and then `MORE_ROWS` so many times."""
     settings = line.prepared.cold[str(line.target)].settings
     with start(line.entry) as worker:
         worker.ask("cold", place=place.to_json(), settings=settings, query=0)
         answer = _asked(worker, proxy, "append")
         found = [worker.ask("find_appended", query=number) for number in range(_FOUND_QUERIES)]
-        more = _asked(worker, proxy, "append", more=MORE_ROWS)
+        more = [_asked(worker, proxy, "append", more=MORE_ROWS) for _ in range(times)]
     return {
         **answer,
         "first_search_ms": found[0]["seconds"] * 1e3,
         "found": sum(each["found"] for each in found) / len(found),
-        **{f"more_{name}": value for name, value in more.items()},
+        **{f"more_{name}": value for name, value in more[0].items()},
+        "more_seconds": [each["seconds"] for each in more],
     }
 
 
