@@ -269,12 +269,12 @@ class Repository:
         puts: Mapping[str, bytes],
         deletes: Iterable[str] = (),
         *,
-        in_part: Container[str] = (),
+        keep: Container[str] = (),
     ) -> None:
-        """Add writes of one call; values of which it changes a part are kept in memory for the next that does."""
+        """Add writes of one call; those of the keys `keep`, of which it changes a part, stay in memory for the next that does."""
         for key, data in puts.items():
             self.documents.expect(staging, check_key(key))
-            await staging.put(key, data, in_part=key in in_part)
+            await staging.put(key, data, keep=key in keep)
         for key in deletes:
             self.documents.expect(staging, check_key(key))
             staging.delete(key)

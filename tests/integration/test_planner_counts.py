@@ -57,7 +57,7 @@ def selection_of(spans):
 def _keep_nothing(monkeypatch):
     """Let writers read what they change a part of, as those do that begin: the planner goes by that."""
     for module in (reader, staging):
-        monkeypatch.setattr(module, "REWRITTEN_BYTES", 0)
+        monkeypatch.setattr(module, "KEPT_BYTES", 0)
 
 
 @pytest.fixture(params=LAYOUTS, ids=lambda case: f"{case[0]}-{case[1]}-{case[4]}")

@@ -189,7 +189,7 @@ def test_metadata_names():
         (STORAGE, "longer than 8 MiB", coalesce.READ_BYTES == 8 << 20),
         (STORAGE, "At most 64 requests", reader.CONCURRENCY == 64),
         (STORAGE, "a cache of 64 MiB", reader.PAGE_CACHE_BYTES == 64 << 20),
-        (STORAGE, "the newest 32 MiB", reader.REWRITTEN_BYTES == 32 << 20),
+        (STORAGE, "the newest 32 MiB", reader.KEPT_BYTES == 32 << 20),
         (INDEX, "chunks of at most 16 MiB", entries.CHUNK_BYTES == 16 << 20),
         (INDEX, "inner chunks of about 256 KiB, shards of at most about 64 MiB", (entries.INNER_BYTES, entries.SHARD_BYTES) == (256 << 10, 64 << 20)),
         (INDEX, "at most 8 MiB and in no shards", index.WHOLE_BYTES == 8 << 20),

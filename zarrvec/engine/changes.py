@@ -30,8 +30,8 @@ class Changes:
     """Packs that entries refer to, uploaded or on their way."""
     uploads: list[asyncio.Task[None]] = field(default_factory=list)
     """Those on their way; a commit that names them waits for them."""
-    rewritten: dict[str, bytes] = field(default_factory=dict)
-    """Values that were changed in part, to be kept in memory for the next such change."""
+    kept: dict[str, bytes] = field(default_factory=dict)
+    """Values to be kept in memory: they are soon read again, since a part of them was changed or will be."""
     message: str = ""
     """Why; a change with a message has a commit of its own."""
     author: str = ""

@@ -323,9 +323,9 @@ class Committer:
 
     def _keep_values(self, group: list[_Waiting], upload: Upload, merged: Delta) -> None:
         """Nor what was changed in part, when that is done again."""
-        rewritten = {key: data for waiting in group for key, data in waiting.changes.rewritten.items()}
-        placed = upload.placed(merged) if rewritten else merged
-        for key, data in rewritten.items():
+        kept = {key: data for waiting in group for key, data in waiting.changes.kept.items()}
+        placed = upload.placed(merged) if kept else merged
+        for key, data in kept.items():
             entry = placed.entries[key]
             if entry.pack:
                 self._reader.keep_value(entry, data)

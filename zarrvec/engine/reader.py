@@ -21,8 +21,8 @@ from zarrvec.objects.protocol import Data, Objects
 from zarrvec.types import Entry, Location, PageRef
 
 PAGE_CACHE_BYTES: Final = 64 << 20
-REWRITTEN_BYTES: Final = 32 << 20
-"""Values that were changed in part are kept up to this size: the next change of a part need not read them."""
+KEPT_BYTES: Final = 32 << 20
+"""Values that were changed in part, and the like, are kept up to this size: the next change of a part need not read them."""
 CONCURRENCY: Final = 64
 METADATA_AHEAD_BYTES: Final = 1 << 20
 """Pages of metadata documents are read all together up to this size."""
@@ -71,7 +71,7 @@ class Reader:
     def __init__(self, objects: Objects) -> None:
         self._objects = objects
         self._pages: Recent[Location, Table] = Recent(PAGE_CACHE_BYTES)
-        self._rewritten: Recent[Location, bytes] = Recent(REWRITTEN_BYTES)
+        self._kept: Recent[Location, bytes] = Recent(KEPT_BYTES)
         self._loading: dict[Location, asyncio.Task[dict[Location, Table]]] = {}
         self._slots = asyncio.Semaphore(CONCURRENCY)
 
@@ -110,8 +110,8 @@ class Reader:
         self._pages.put(location, table, table.nbytes)
 
     def keep_value(self, entry: Entry, data: bytes) -> None:
-        """Keep a value that was changed in part and is in a pack now, or will be."""
-        self._rewritten.put(Location(entry.pack, entry.offset, entry.length), data, len(data))
+        """Keep a value that is soon read again; it is in a pack now, or will be."""
+        self._kept.put(Location(entry.pack, entry.offset, entry.length), data, len(data))
 
     async def _load_pages(self, refs: Sequence[PageRef]) -> dict[Location, Table]:
         parts = await self._fetch([Range(*ref.location) for ref in refs])
@@ -202,7 +202,7 @@ class Reader:
             start, stop = _bounds(byte_range, entry.length)
             data = entry.data
             if data is None:
-                data = self._rewritten.get(Location(entry.pack, entry.offset, entry.length))
+                data = self._kept.get(Location(entry.pack, entry.offset, entry.length))
             if data is not None:
                 values[index] = data[start:stop]
             elif stop == start and entry.length:

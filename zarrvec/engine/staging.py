@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Final, NamedTuple
 
 from zarrvec.engine.changes import Changes
-from zarrvec.engine.reader import REWRITTEN_BYTES
+from zarrvec.engine.reader import KEPT_BYTES
 from zarrvec.engine.recent import Recent
 from zarrvec.engine.version import Version, View
 from zarrvec.engine.writer import Upload, Writer
@@ -56,8 +56,8 @@ class Staging:
         """Generation of each metadata document that was read inside a transaction, on which its writes rest."""
         self._buffered: dict[str, bytes] = {}
         self._buffered_bytes = 0
-        self._rewritten: Recent[str, bytes] = Recent(REWRITTEN_BYTES)
-        """Values that were written in part: most likely more of them soon will be."""
+        self._kept: Recent[str, bytes] = Recent(KEPT_BYTES)
+        """Values to be kept in memory once they are in packs."""
         self._upload = Upload()
         self._uploads: dict[asyncio.Task[None], Upload] = {}
         """Packs on their way."""
@@ -82,14 +82,14 @@ class Staging:
         self._watches.append(set())
         return self._watches[-1]
 
-    async def put(self, key: str, data: bytes, *, in_part: bool = False) -> None:
-        """Write a value; `in_part` if what stood there was a part of it, or a later one will be."""
+    async def put(self, key: str, data: bytes, *, keep: bool = False) -> None:
+        """Write a value; `keep` it in memory if it is soon read again, most likely, since a part of it was changed or will be."""
         self._forget(key)
         self._delta.entries[key] = Entry.inline(data)
         if holds_inline(key, len(data)):
             return
-        if in_part:
-            self._rewritten.put(key, data, len(data))
+        if keep:
+            self._kept.put(key, data, len(data))
         self._buffered[key] = data
         self._buffered_bytes += len(data)
         if self._buffered_bytes >= self._writer.pack_bytes:
@@ -140,7 +140,7 @@ class Staging:
         for watch in self._watches:
             watch.add(key)
         self._buffered_bytes -= len(self._buffered.pop(key, b""))
-        self._rewritten.drop(key)
+        self._kept.drop(key)
 
     async def _send(self) -> None:
         """Send full packs on their way; what fills none stays and waits for more."""
@@ -178,7 +178,7 @@ class Staging:
             mine = self._delta.entries.get(key)
             if mine is not None and mine.data is data:
                 self._delta.entries[key] = entry
-                if self._rewritten.get(key) is data:  # it may be read in this transaction
+                if self._kept.get(key) is data:  # it may be read in this transaction
                     self._writer.reader.keep_value(entry, data)
         self._upload.packs.extend(upload.packs)
 
@@ -196,7 +196,7 @@ class Staging:
             base=self.version.number,
             packs=packs,
             uploads=list(self._uploads),
-            rewritten=dict(self._rewritten.items()),
+            kept=dict(self._kept.items()),
             message=message,
             author=author,
             automatic=automatic,

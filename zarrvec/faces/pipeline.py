@@ -232,8 +232,8 @@ class ZarrVecCodecPipeline(BatchedCodecPipeline):
             encoded = await self._merge_and_encode(chain, part, old, value, drop_axes)
             puts = {name: data for name, data in zip(names, encoded, strict=True) if data is not None}
             deletes = [name for name, data in zip(names, encoded, strict=True) if data is None]
-            in_part = {name for name, info in zip(names, part, strict=True) if not covers_chunk(info)}
-            await run(repository.stage(staging, puts, deletes, in_part=in_part))
+            keep = {name for name, info in zip(names, part, strict=True) if not covers_chunk(info)}
+            await run(repository.stage(staging, puts, deletes, keep=keep))
 
     async def _merge_and_encode(
         self,
@@ -307,7 +307,7 @@ class _Setter:
 
     async def set(self, value: Buffer) -> None:
         """Stage a value."""
-        await run(self.repository.stage(self.staging, {self.key: value.to_bytes()}, in_part={self.key}))
+        await run(self.repository.stage(self.staging, {self.key: value.to_bytes()}, keep={self.key}))
 
     async def delete(self) -> None:
         """Stage a deletion."""

@@ -24,7 +24,9 @@ from zarrvec.search.records import PACKED_LEVEL, pack_rows
 _GROUP: Final = b'{\n  "attributes": {},\n  "zarr_format": 3,\n  "node_type": "group"\n}'
 
 
-def write_whole(group: zarr.Group, name: str, values: npt.NDArray[Any], *, packed: bool = False) -> None:
+def write_whole(
+    group: zarr.Group, name: str, values: npt.NDArray[Any], *, packed: bool = False, keep: bool = False
+) -> None:
     """Write an array that is read as one value, a single chunk; one of as many axes that is there is replaced.
 
     Parameters
@@ -37,6 +39,8 @@ def write_whole(group: zarr.Group, name: str, values: npt.NDArray[Any], *, packe
         All of it.
     packed
         Whether it is compressed as by `zarrvec.search.records.pack_rows`; then `values` are rows of bytes.
+    keep
+        Whether a zarrvec store keeps it in memory: who changes an index a little soon reads again what it has written.
     """
     chunk = tuple(max(1, length) for length in values.shape)
     found = _ours(group.store_path / name)
@@ -44,7 +48,7 @@ def write_whole(group: zarr.Group, name: str, values: npt.NDArray[Any], *, packe
         stored = {"zarr.json": _document(values.shape, chunk, values.dtype, packed=packed)}
         if values.size:
             stored["/".join(["c", *("0" for _ in chunk)])] = pack_rows(values) if packed else values.tobytes()
-        _write(found, stored, replace=not values.size)
+        _write(found, stored, replace=not values.size, keep=keep)
         return
     array = group.create_array(
         name, shape=values.shape, chunks=chunk, dtype=values.dtype,
@@ -106,7 +110,7 @@ def unit_of(array: AnyArray) -> int:
     return (array.shards or array.chunks)[0]
 
 
-def write_rows(array: AnyArray, start: int, rows: npt.NDArray[np.uint8]) -> None:
+def write_rows(array: AnyArray, start: int, *parts: npt.NDArray[np.uint8]) -> None:
     """Write a whole unit of an array of entries, the last of which ends with the array.
 
     Parameters
@@ -115,16 +119,17 @@ def write_rows(array: AnyArray, start: int, rows: npt.NDArray[np.uint8]) -> None
         Of `create_entries`.
     start
         The first row.
-    rows
-        (n, entry_bytes) uint8, contiguous.
+    *parts
+        uint8, contiguous: together the bytes of whole rows.
     """
     found = _ours(array.store_path)
     if found is None:
+        rows = np.concatenate([part.reshape(-1) for part in parts]).reshape(-1, array.shape[1])
         array[start : start + len(rows)] = rows
         return
     unit = unit_of(array)
-    missing = bytes((unit - len(rows)) * rows.shape[1])
-    _write(found, {f"c/{start // unit}/0": b"".join((rows.data, missing))})
+    missing = bytes(unit * array.shape[1] - sum(part.size for part in parts))
+    _write(found, {f"c/{start // unit}/0": b"".join((*(part.data for part in parts), missing))})
 
 
 def _ours(place: StorePath) -> tuple[Repository, str] | None:
@@ -132,7 +137,9 @@ def _ours(place: StorePath) -> tuple[Repository, str] | None:
     return repository_and_key(place.store, place.path)
 
 
-def _write(found: tuple[Repository, str], values: Mapping[str, bytes], *, replace: bool = False) -> None:
+def _write(
+    found: tuple[Repository, str], values: Mapping[str, bytes], *, replace: bool = False, keep: bool = False
+) -> None:
     """Write values below a path of a zarrvec store, beside what is there or in its place.
 
     Documents don't rest on what was read of them, as those that zarr writes do: what is changed at once is known by that of the group.
@@ -144,7 +151,7 @@ def _write(found: tuple[Repository, str], values: Mapping[str, bytes], *, replac
         if replace:
             staging.clear(path)
         for key, value in values.items():
-            await staging.put(f"{path}/{key}", value)
+            await staging.put(f"{path}/{key}", value, keep=keep)
         await repository.finish(staging)
 
     run_sync(write())

@@ -272,7 +272,7 @@ class Editor:
         return told
 
     def _cover(self, covered: Covered) -> None:
-        write_whole(self.group, COVERAGE, covered.generations.astype("<u8"))
+        write_whole(self.group, COVERAGE, covered.generations.astype("<u8"), keep=True)
         coverage, written = covered.generations.copy(), covered.written
         transaction = self._snapshot.transaction
         if transaction is None or written is None:
@@ -284,7 +284,7 @@ class Editor:
             found = [at for at in map(units.position, sorted(written)) if at is not None]
             if found and COVERAGE in self.group:
                 coverage[np.ravel_multi_index(np.array(found).T, units.grid)] = UNCOVERED
-                write_whole(self.group, COVERAGE, coverage.astype("<u8"))
+                write_whole(self.group, COVERAGE, coverage.astype("<u8"), keep=True)
 
         transaction.last[self._snapshot.index_path] = uncover
 

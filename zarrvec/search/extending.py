@@ -36,13 +36,13 @@ from zarrvec.search.editing import (
 from zarrvec.search.head import Head, Segment, new_id
 from zarrvec.search.index import UNCOVERED, Index, open_index
 from zarrvec.search.inputs import as_rows
-from zarrvec.search.merging import copy_lists
+from zarrvec.search.merging import JoinedLists, Listed
 from zarrvec.search.pairing import Pairing
 from zarrvec.search.places import Snapshot
 from zarrvec.search.placing import Lister
 from zarrvec.search.space import beyond_float32, indexed_rows
 from zarrvec.search.spool import Spool
-from zarrvec.search.storing import SpooledLists, write_segment
+from zarrvec.search.storing import write_segment
 from zarrvec.search.stream import stream_blocks
 from zarrvec.search.units import Covered, stored_as
 
@@ -273,23 +273,21 @@ def _extend(
     segments = head.segments
     if listing.rows:
         merged = _tier(segments[1:], listing.rows)
-        radii = listing.radii
-        for part in index.parts:
-            if any(part.id == segment.id for segment in merged):
-                copy_lists(now, part, listing.spool)
-                radii = np.maximum(radii, part.radii)
+        parts = [part for part in index.parts if any(part.id == segment.id for segment in merged)]
         order, counts = listing.spool.sort(head.nlist)
+        new = Listed(counts, lambda run: listing.spool.entries(order[run]))
+        lists = JoinedLists(now, parts, new, ahead=listing.ahead)
         total = listing.rows + sum(segment.rows for segment in merged)
         squares = listing.squares + sum(segment.spread * segment.rows for segment in merged)
         added = write_segment(
             editor.group,
             new_id(),
-            SpooledLists(listing.spool, order, ahead=listing.ahead),
-            counts=counts,
+            lists,
+            counts=lists.counts,
             layout=head.layout,
             rows=total,
             spread=squares / total,
-            radii=radii,
+            radii=np.maximum.reduce([listing.radii, *(part.radii for part in parts)]),
             centroids=None,
         )
         segments = (*(segment for segment in segments if segment not in merged), added)

@@ -1,19 +1,85 @@
 """How do the lists of one segment become part of another?"""
 
-from typing import Final
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+from zarr.types import AnyArray
 
 from zarrvec.search.depth import waves
 from zarrvec.search.lists import read_lists
 from zarrvec.search.places import Snapshot
 from zarrvec.search.quantize import Codes
+from zarrvec.search.records import Bytes, Entries, Layout, join_lists, take
 from zarrvec.search.roots import Part
 from zarrvec.search.spool import Spool
-from zarrvec.search.storing import take
+from zarrvec.search.storing import Checksums, runs_of_lists, write_lists
+
+Int64 = npt.NDArray[np.int64]
 
 _WAVE_BYTES: Final = 64 << 20
+_NOTHING: Final = np.empty(0, dtype=np.uint8)
+
+
+class Listed(NamedTuple):
+    """Entries in the order of their lists."""
+
+    counts: Int64
+    """(nlist,) entries of each list."""
+    entries_in: Callable[[slice], Entries]
+    """Returns some, by their positions."""
+
+
+class JoinedLists:
+    """Lists that are put together, as they are written, of new entries and those of segments; see `zarrvec.search.storing.Lists`.
+
+    Parameters
+    ----------
+    snapshot
+        That the segments were opened from.
+    parts
+        The segments.
+    new
+        What comes before their entries in each list.
+    ahead
+        See `zarrvec.search.storing.Lists`.
+    """
+
+    def __init__(self, snapshot: Snapshot, parts: Sequence[Part], new: Listed, *, ahead: bool) -> None:
+        self._snapshot, self._parts, self._new = snapshot, parts, new
+        self.ahead: Final = ahead
+        self.counts: Int64 = np.sum([new.counts, *(part.counts for part in parts)], axis=0)
+        """(nlist,) entries of each list."""
+
+    def write(
+        self, array: AnyArray, counts: Int64, layout: Layout, progress: Callable[[int, int], None] | None
+    ) -> Checksums:
+        """See `zarrvec.search.storing.Lists`."""
+        return write_lists(array, self._packed(layout), counts, layout, progress=progress, ahead=self.ahead)
+
+    def close(self) -> None:
+        """See `zarrvec.search.storing.Lists`."""
+
+    def _packed(self, layout: Layout) -> Iterator[Bytes]:
+        sizes = self.counts * layout.entry_bytes
+        starts = np.cumsum(self._new.counts) - self._new.counts
+        for wave in waves(np.arange(len(sizes)), sizes, _WAVE_BYTES):
+            asked = [(part, wave[part.counts[wave] > 0]) for part in self._parts]
+            stored = read_lists(self._snapshot, asked, 8)
+            for some, _ in runs_of_lists(self.counts[wave]):
+                numbers = wave[some]
+                counts, start = self._new.counts[numbers], int(starts[numbers[0]])
+                entries = self._new.entries_in(slice(start, start + int(counts.sum())))
+                sources: list[Iterable[Sequence[Bytes]]] = [layout.cut(entries, counts.tolist())]
+                sources += [
+                    [
+                        layout.cut_packed(lists[number].data if number in lists else _NOTHING, count)
+                        for number, count in zip(numbers.tolist(), part.counts[numbers].tolist(), strict=True)
+                    ]
+                    for part, lists in zip(self._parts, stored, strict=True)
+                ]
+                yield join_lists(sources)
 
 
 def copy_lists(

@@ -23,7 +23,7 @@ from zarrvec.search.assigning import Assignment, Space, assign, read_blocks
 from zarrvec.search.blocks import Block
 from zarrvec.search.records import Layout
 from zarrvec.search.spool import Records, Spool, entries_of, record_dtype
-from zarrvec.search.storing import Checksums, runs_of_lists, write_lists
+from zarrvec.search.storing import Checksums, pack_runs, write_lists
 
 Float32 = npt.NDArray[np.float32]
 Int32 = npt.NDArray[np.int32]
@@ -241,11 +241,11 @@ def write_range(
         )
     order = np.argsort(lists, kind="stable")
     records = np.concatenate([np.empty(0, dtype=record_dtype(layout)), *(some for _, some in cuts)])
-    entries = (entries_of(records[order[run]], layout) for run in runs_of_lists(counts))
+    packed = pack_runs(lambda run: entries_of(records[order[run]], layout), counts, layout)
 
     def write(place: StorePath) -> Checksums:
         array = zarr.Array.from_dict(place, target.metadata)
-        return write_lists(array, entries, counts, layout, start=wanted.start, rows=wanted.rows)
+        return write_lists(array, packed, counts, layout, start=wanted.start, rows=wanted.rows)
 
     if isinstance(target.place, StorePath):
         return Written(write(target.place), None)

@@ -63,8 +63,8 @@ class Lister:
             for start in range(0, len(which), _BLOCK_ROWS):
                 part = slice(start, start + _BLOCK_ROWS)
                 rows, around = vectors[which[part]], self._centroids[lists[part]]
-                spool.add(ids[which[part]], lists[part] + first, quantize(rows, around))
-                rows -= around
-                away = np.sqrt(np.einsum("ij,ij->i", rows, rows))
+                residuals = rows - around
+                away = np.sqrt(np.einsum("ij,ij->i", residuals, residuals))
                 np.maximum.at(self.radii, lists[part], away * _ROUND_UP)
+                spool.add(ids[which[part]], lists[part] + first, quantize(rows, around, residuals))
         return Placed(np.stack([nearest, second], axis=1), float(squares.sum(dtype=np.float64)))

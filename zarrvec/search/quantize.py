@@ -73,13 +73,15 @@ def _mean_square(vectors: Float32) -> float:
     return float(np.einsum("ij,ij->i", vectors, vectors).mean(dtype=np.float64))
 
 
-def quantize(vectors: Float32, centroids: Float32) -> Codes:
+def quantize(vectors: Float32, centroids: Float32, residuals: Float32 | None = None) -> Codes:
     """Encode each vector as its residual to its centroid.
 
     Parameters
     ----------
     vectors, centroids
         (n, d) float32 each, row by row; the centroids as they are decoded.
+    residuals
+        Their difference if it is known, which is written over.
 
     Examples
     --------
@@ -87,7 +89,8 @@ def quantize(vectors: Float32, centroids: Float32) -> Codes:
     >>> coded.codes.tolist(), dequantize(coded.codes, coded.scales, np.array([[1, 1], [3, 3]], "f4")).tolist()
     ([[128, 255], [128, 128]], [[1.0, 2.0], [3.0, 3.0]])
     """
-    residuals = vectors - centroids
+    if residuals is None:
+        residuals = vectors - centroids
     scales = np.abs(residuals).max(axis=1, initial=0) / np.float32(_LEVELS)
     residuals /= np.where(scales == 0, np.float32(1), scales)[:, None]
     np.rint(residuals, out=residuals)

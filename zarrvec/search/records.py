@@ -8,10 +8,11 @@ the high and the low planes of the codes, so that a prefix of it is a coarser li
 h = ceil(d / 2): a plane is unpacked by whole vectors of bytes.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Final, NamedTuple, Self
+from itertools import pairwise
+from typing import Any, Final, NamedTuple, Self, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -47,6 +48,8 @@ SHARED_HEAD: Final = np.dtype(
     ]
 )
 """A row of the table of a later segment, which leaves empty lists out; 20 bytes."""
+
+Bytes: TypeAlias = npt.NDArray[np.uint8]
 
 
 class Entries(NamedTuple):
@@ -151,22 +154,28 @@ class Layout:
         >>> layout.pack_lists(entries, [1, 1]).tobytes().hex(" ", 14)
         '070000000000803f0000803f0102 080000000000803f0000803f0304'
         """
+        return join_lists([self.cut(entries, counts)])
+
+    def cut(self, entries: Entries, counts: Sequence[int]) -> Iterator[list[Bytes]]:
+        """Yield the parts of posting lists, for `join_lists`: of so many of the entries each."""
         scalars = [(entries.ids, f"<u{self.id_bytes}"), (entries.scales, "<f4"), (entries.errors, "<f4")]
         if entries.norms is not None:
             scalars.append((entries.norms, "<f4"))
-        columns: list[npt.NDArray[Any]] = [
-            np.ascontiguousarray(values, dtype=dtype)[:, None].view(np.uint8) for values, dtype in scalars
-        ]
+        columns = [np.ascontiguousarray(values, dtype=dtype) for values, dtype in scalars]
         columns += planes_of(entries.codes)
-        out = np.empty(self.total_bytes(len(entries.ids)), dtype=np.uint8)
-        at = start = 0
+        whole = [(column.reshape(-1).view(np.uint8), column.strides[0]) for column in columns]
+        start = 0
         for size in counts:
-            for column in columns:
-                part = column[start : start + size].reshape(-1)
-                out[at : at + part.size] = part
-                at += part.size
-            start += size
-        return out
+            stop = start + size
+            yield [data[start * each : stop * each] for data, each in whole]
+            start = stop
+
+    def cut_packed(self, data: Bytes, count: int) -> list[Bytes]:
+        """Return the parts of a posting list of so many entries, for `join_lists`."""
+        ends = [count * self.id_bytes]
+        ends += [ends[0] + 4 * count * number for number in range(1, 3 + self.has_norms)]
+        ends += [self.head_bytes(count), self.total_bytes(count)]
+        return [data[start:stop] for start, stop in pairwise([0, *ends])]
 
     def unpack(
         self, data: npt.NDArray[np.uint8] | memoryview | bytes, count: int, *, bits: int = 8
@@ -210,6 +219,43 @@ class Layout:
             high=given[high:low].reshape(count, self.half),
             low=given[low : self.total_bytes(count)].reshape(count, self.half) if bits == 8 else None,
         )
+
+
+def join_lists(sources: Sequence[Iterable[Sequence[Bytes]]]) -> npt.NDArray[np.uint8]:
+    """Return the bytes of posting lists that follow each other, with the entries of one source after those of another in each.
+
+    Parameters
+    ----------
+    sources
+        Of each, the parts of the same lists, of `Layout.cut` or `Layout.cut_packed`.
+
+    Examples
+    --------
+    >>> layout = Layout(width=1, id_bytes=4, has_norms=False)
+    >>> one, two = (Entries(np.array([n]), np.ones(1), np.ones(1), None, np.array([[n]], "u1")) for n in (7, 8))
+    >>> joined = join_lists([layout.cut(one, [1]), [layout.cut_packed(layout.pack(two), 1)]])
+    >>> layout.unpack(joined, 2).ids.tolist()
+    [7, 8]
+    """
+    return np.concatenate(
+        [
+            part
+            for lists in zip(*sources, strict=True)
+            for column in zip(*lists, strict=True)
+            for part in column
+        ]
+    )
+
+
+def take(entries: Entries, which: Any) -> Entries:
+    """Return some of the entries."""
+    return Entries(
+        entries.ids[which],
+        entries.scales[which],
+        entries.errors[which],
+        None if entries.norms is None else entries.norms[which],
+        entries.codes[which],
+    )
 
 
 class ListTable(NamedTuple):

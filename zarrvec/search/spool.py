@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from zarrvec.search.quantize import Codes
-from zarrvec.search.records import Entries, Layout
+from zarrvec.search.records import Entries, Layout, take
 
 Int64 = npt.NDArray[np.int64]
 Records: TypeAlias = npt.NDArray[Any]
@@ -71,9 +71,9 @@ class Spool:
         self._layout = layout
         self._folder = folder
         self._file: IO[bytes] | None = None
-        self._held: list[npt.NDArray[np.uint8]] = []
-        """The bytes of what is not in the file."""
-        self._held_bytes = 0
+        self._held: list[Entries] = []
+        """What is not in the file."""
+        self._held_count = 0
         self._lists: list[npt.NDArray[np.int32]] = []
         self.count = 0
         """Entries so far."""
@@ -88,13 +88,11 @@ class Spool:
             self._file.close()
 
     def add(self, ids: Int64, lists: npt.NDArray[np.integer[Any]], coded: Codes) -> None:
-        """Add entries: (n,) ids, (n,) the list of each, and their codes."""
-        records = np.empty(len(ids), dtype=self._dtype)
-        records["id"], records["scale"], records["error"] = ids, coded.scales, coded.errors
-        records["norm"], records["codes"] = coded.norms, coded.codes
-        self._held.append(records.view(np.uint8))
-        self._held_bytes += records.nbytes
-        if self._held_bytes > MEMORY_BYTES:
+        """Add entries: (n,) ids, (n,) the list of each, and their codes, which must not change any more."""
+        norms = coded.norms if self._layout.has_norms else None
+        self._held.append(Entries(ids, coded.scales, coded.errors, norms, coded.codes))
+        self._held_count += len(ids)
+        if self._held_count * self._dtype.itemsize > MEMORY_BYTES:
             self._write_held()
         self._lists.append(lists.astype(np.int32))
         self.count += len(ids)
@@ -111,25 +109,45 @@ class Spool:
 
     def entries(self, positions: Int64) -> Entries:
         """Return some entries, by their positions in the order of adding."""
-        return entries_of(self.records(positions), self._layout)
+        if self._file is not None:
+            return entries_of(self.records(positions), self._layout)
+        return take(self._together(), positions)
 
     def records(self, positions: Int64) -> Records:
-        """Return some entries as they lie here."""
-        records: Records = self._all()[positions]
+        """Return some entries as they lie in the file."""
+        if self._file is None:
+            return self._records_of(self.entries(positions))
+        self._write_held()
+        self._file.flush()
+        records: Records = np.memmap(self._file, dtype=self._dtype, mode="r", shape=(self.count,))[positions]
         return records
 
-    def _all(self) -> npt.NDArray[Any]:
-        if self._file is not None:
-            self._write_held()
-            self._file.flush()
-            return np.memmap(self._file, dtype=self._dtype, mode="r", shape=(self.count,))
+    def _together(self) -> Entries:
+        """Return what is in memory as one."""
         if len(self._held) != 1:
-            self._held = [np.concatenate([np.empty(0, dtype=np.uint8), *self._held])]
-        return self._held[0].view(self._dtype)
+            nothing = entries_of(np.empty(0, dtype=self._dtype), self._layout)
+            ids, scales, errors, norms, codes = zip(nothing, *self._held, strict=True)
+            self._held = [
+                Entries(
+                    np.concatenate(ids),
+                    np.concatenate(scales),
+                    np.concatenate(errors),
+                    np.concatenate(norms) if self._layout.has_norms else None,
+                    np.concatenate(codes),
+                )
+            ]
+        return self._held[0]
+
+    def _records_of(self, entries: Entries) -> Records:
+        records: Records = np.zeros(len(entries.ids), dtype=self._dtype)
+        for name, values in zip(("id", "scale", "error", "norm", "codes"), entries, strict=True):
+            if values is not None:
+                records[name] = values
+        return records
 
     def _write_held(self) -> None:
         if self._file is None:
             self._file = tempfile.TemporaryFile(dir=self._folder)  # noqa: SIM115 - closed by __exit__
-        for records in self._held:
-            self._file.write(records.data)
-        self._held, self._held_bytes = [], 0
+        for entries in self._held:
+            self._file.write(self._records_of(entries).data)
+        self._held, self._held_count = [], 0

@@ -4,7 +4,7 @@ Source: ``specs/vector-index.md``, section "Segments".
 """
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, Final, Protocol, TypeAlias
+from typing import Final, Protocol, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -75,34 +75,42 @@ class SpooledLists:
         self, array: AnyArray, counts: Int64, layout: Layout, progress: Callable[[int, int], None] | None
     ) -> Checksums:
         """See `Lists`."""
-        lists = (self._spool.entries(self._order[run]) for run in runs_of_lists(counts))
-        return write_lists(array, lists, counts, layout, progress=progress, ahead=self.ahead)
+        packed = pack_runs(lambda run: self._spool.entries(self._order[run]), counts, layout)
+        return write_lists(array, packed, counts, layout, progress=progress, ahead=self.ahead)
 
     def close(self) -> None:
         """See `Lists`."""
         self._spool.__exit__(None, None, None)
 
 
-def runs_of_lists(counts: Int64) -> Iterator[slice]:
-    """Cut the entries of lists into pieces of whole lists.
+def runs_of_lists(counts: Int64) -> Iterator[tuple[slice, slice]]:
+    """Cut lists into pieces; yield which lists each has, and which entries these are.
 
     Examples
     --------
     >>> list(runs_of_lists(np.array([1_000, 600, 500])))
-    [slice(0, 1600, None), slice(1600, 2100, None)]
+    [(slice(0, 2, None), slice(0, 1600, None)), (slice(2, 3, None), slice(1600, 2100, None))]
     """
     ends = np.cumsum(counts)
     first = 0
     while first < len(counts):
         start = int(ends[first] - counts[first])
         last = max(first + 1, int(np.searchsorted(ends, start + _PIECE_ENTRIES, side="right")))
-        yield slice(start, int(ends[last - 1]))
+        yield slice(first, last), slice(start, int(ends[last - 1]))
         first = last
+
+
+def pack_runs(
+    entries_in: Callable[[slice], Entries], counts: Int64, layout: Layout
+) -> Iterator[npt.NDArray[np.uint8]]:
+    """Yield the bytes of lists, some at a time; `entries_in` returns some of their entries, list by list."""
+    for lists, run in runs_of_lists(counts):
+        yield layout.pack_lists(entries_in(run), counts[lists].tolist())
 
 
 def write_lists(
     array: AnyArray,
-    lists: Iterable[Entries],
+    packed: Iterable[npt.NDArray[np.uint8]],
     counts: Int64,
     layout: Layout,
     *,
@@ -117,8 +125,8 @@ def write_lists(
     ----------
     array
         Of entries.
-    lists
-        One or more whole lists at a time.
+    packed
+        Their bytes, one or more whole lists at a time.
     counts
         (n,) entries of each.
     layout
@@ -136,32 +144,19 @@ def write_lists(
     crcs = np.zeros((len(counts), 2), dtype=np.uint32)
     writer = _Writer(array, start, (0, array.shape[0]) if rows is None else rows, ahead=ahead)
     done = taken = 0
-    for entries in lists:
-        taken += len(entries.ids)
+    for piece in packed:
+        taken += piece.size // layout.entry_bytes
         last = int(np.searchsorted(ends, taken, side="right"))
-        sizes = counts[done:last].tolist()
-        packed = layout.pack_lists(entries, sizes)
         at = 0
-        for number, size in enumerate(sizes, start=done):
+        for number, size in enumerate(counts[done:last].tolist(), start=done):
             low, end = at + layout.head_bytes(size), at + layout.total_bytes(size)
-            crcs[number] = crc32c(packed[at:low]), crc32c(packed[low:end])
+            crcs[number] = crc32c(piece[at:low]), crc32c(piece[low:end])
             at = end
-        writer.add(packed)
+        writer.add(piece)
         done = last
         if progress is not None:
             progress(done, len(counts))
     return crcs
-
-
-def take(entries: Entries, which: Any) -> Entries:
-    """Return some of the entries."""
-    return Entries(
-        entries.ids[which],
-        entries.scales[which],
-        entries.errors[which],
-        None if entries.norms is None else entries.norms[which],
-        entries.codes[which],
-    )
 
 
 def write_segment(
@@ -228,7 +223,7 @@ def write_segment(
     told = None
     packed = centroids is not None and groups is None and raw.nbytes <= MAX_PACKED_BYTES
     if groups is None:
-        write_whole(group, f"{name}/lists", raw, packed=packed)
+        write_whole(group, f"{name}/lists", raw, packed=packed, keep=centroids is None)
     else:
         told = _write_groups(group, name, raw, groups)
     origin_crc32c = None
@@ -283,25 +278,24 @@ class _Writer:
         self._row, self._stop = rows
         self._skipped = (self._row - start) * self._width
         """Bytes that come before those that are written."""
-        self._gathered = np.empty(0, dtype=np.uint8)
-        """The bytes of a chunk, of which so many are there."""
-        self._size = 0
+        self._parts: list[npt.NDArray[np.uint8]] = []
+        """The bytes of a chunk that are there."""
+        self._missing = 0
+        """Those that are not, if some are."""
 
     def add(self, packed: npt.NDArray[np.uint8]) -> None:
         """Take the bytes of whole entries."""
         left = packed[self._skipped :]
         self._skipped -= min(self._skipped, packed.size)
         while left.size and self._row < self._stop:
-            if not self._size:
-                end = min((self._row // self._unit + 1) * self._unit, self._stop)
-                self._gathered = np.empty((end - self._row) * self._width, dtype=np.uint8)
-            part = left[: self._gathered.size - self._size]
-            left = left[part.size :]
-            self._gathered[self._size : self._size + part.size] = part
-            self._size += part.size
-            if self._size == self._gathered.size:
-                rows = self._gathered.reshape(-1, self._width)
-                write_rows(self._array, self._row, rows)
-                self._row, self._size = self._row + len(rows), 0
+            end = min((self._row // self._unit + 1) * self._unit, self._stop)
+            if not self._parts:
+                self._missing = (end - self._row) * self._width
+            self._parts.append(left[: self._missing])
+            left = left[self._parts[-1].size :]
+            self._missing -= self._parts[-1].size
+            if not self._missing:
+                write_rows(self._array, self._row, *self._parts)
+                self._row, self._parts = end, []
                 if self._ahead and self._row < self._stop:
                     send_ahead(self._array, APART_BYTES)

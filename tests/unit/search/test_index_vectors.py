@@ -41,7 +41,8 @@ class Given:
         self._lists = lists
 
     def write(self, array, counts, layout, progress):
-        return write_lists(array, self._lists, counts, layout, progress=progress)
+        packed = [layout.pack(entries) for entries in self._lists]
+        return write_lists(array, packed, counts, layout, progress=progress)
 
     def close(self):
         pass
