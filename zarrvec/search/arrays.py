@@ -6,7 +6,7 @@ takes two to four milliseconds for an array. Source: ``specs/vector-index.md``, 
 
 import json
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -21,7 +21,16 @@ from zarrvec.repository import Repository
 from zarrvec.search.entries import EntriesReader
 from zarrvec.search.records import PACKED_LEVEL, pack_rows
 
-_GROUP: Final = b'{\n  "attributes": {},\n  "zarr_format": 3,\n  "node_type": "group"\n}'
+
+def write_attribute(group: zarr.Group, name: str, value: Any) -> None:
+    """Set an attribute of the group of an index, whose document is replaced; on a zarrvec store that rests on what was read of it."""
+    found = _ours(group.store_path)
+    if found is None:
+        group.attrs[name] = value
+        return
+    repository, path = found
+    document = _group_document({**group.attrs.asdict(), name: value})
+    run_sync(repository.write({f"{path}/zarr.json": document}))
 
 
 def write_whole(
@@ -90,7 +99,7 @@ def create_entries(
     if found is not None:
         document = _document((rows, entry_bytes), (cut.chunk_rows, entry_bytes), np.dtype("u1"))
         segment = name.rpartition("/")[0]
-        _write(found, {f"{segment}/zarr.json": _GROUP, f"{name}/zarr.json": document})
+        _write(found, {f"{segment}/zarr.json": _group_document({}), f"{name}/zarr.json": document})
         return zarr.Array.from_dict(group.store_path / name, json.loads(document))
     return group.create_array(
         name,
@@ -157,6 +166,11 @@ def _write(
     run_sync(write())
 
 
+def _group_document(attributes: Mapping[str, object]) -> bytes:
+    """Return the metadata document of a group."""
+    return json.dumps({"attributes": attributes, "zarr_format": 3, "node_type": "group"}).encode()
+
+
 def _document(
     shape: tuple[int, ...], chunk: tuple[int, ...], dtype: np.dtype[Any], *, packed: bool = False
 ) -> bytes:
@@ -182,4 +196,4 @@ def _document(
         "node_type": "array",
         "storage_transformers": [],
     }
-    return json.dumps(document, indent=2).encode()
+    return json.dumps(document).encode()

@@ -25,7 +25,7 @@ from zarrvec.errors import CorruptError, ReadOnlyError, SearchError
 from zarrvec.faces.store import ZarrVecStore
 from zarrvec.faces.writing import send_ahead
 from zarrvec.format.envelope import crc32c
-from zarrvec.search.arrays import write_whole
+from zarrvec.search.arrays import write_attribute, write_whole
 from zarrvec.search.below import PartsBelow
 from zarrvec.search.cache import ROOTS
 from zarrvec.search.head import ATTRIBUTE, Deleted, Head, age_of, new_id
@@ -232,14 +232,14 @@ class Editor:
             head = msgspec.structs.replace(head, deleted_ids=self._write_deleted(deleted))
         if self._parts is None:
             send_ahead(self._snapshot.array)
-            self.group.attrs[ATTRIBUTE] = head.encode()
+            write_attribute(self.group, ATTRIBUTE, head.encode())
             kept = head.parts | {COVERAGE} | ({QUERIES} if head.calibration.source == "queries" else set())
             self._drop({name for name in self._names() if _is_part(name)} - kept)
             return head
         sync(self._parts.settle())
         if _revision(open_head(Snapshot.of(self._snapshot.array))) != _revision(self._before):
             raise OvertakenError
-        self.group.attrs[ATTRIBUTE] = head.encode()
+        write_attribute(self.group, ATTRIBUTE, head.encode())
         unnamed = set() if self._before is None else self._before.parts
         if sweep:
             unnamed.update(name for name in self._names() if (age_of(name) or 0) > ABANDONED_SECONDS)

@@ -20,6 +20,7 @@ from zarrvec.search.places import Snapshot
 from zarrvec.search.roots import Part
 from zarrvec.search.sources import Want
 
+Bytes = npt.NDArray[np.uint8]
 Int64 = npt.NDArray[np.int64]
 
 _ARENA: Final = Arena()
@@ -81,12 +82,52 @@ def _keep(
         size = head if bits == 4 else len(block)
         data = copied(np.frombuffer(block, dtype=np.uint8)[:size])  # apart from what it was read with
         if crc32c(data[:head]) != crc_head or (bits == 8 and crc32c(data[head:]) != crc_low):
-            raise CorruptError(
-                f"{name}/{part.id}/entries: list {number} at entry {part.offsets[number]} doesn't match its checksum. "
-                "Build the index anew: array.vec.build_index()."
-            )
+            raise _damaged(part, number, name)
         lists[number] = CachedList(data, bits)
     LISTS.put_many({(part.id, number): (kept, kept.data.nbytes) for number, kept in lists.items()})
+    return lists
+
+
+def _damaged(part: Part, number: int, name: str) -> CorruptError:
+    return CorruptError(
+        f"{name}/{part.id}/entries: list {number} at entry {part.offsets[number]} doesn't match its checksum. "
+        "Build the index anew: array.vec.build_index()."
+    )
+
+
+def read_runs(snapshot: Snapshot, parts: Sequence[Part], numbers: Int64) -> list[list[Bytes]]:
+    """Return the lists of consecutive numbers of each of some segments, read whole by one wave of requests, checked; none is kept.
+
+    Raises
+    ------
+    CorruptError
+        If a list doesn't match its checksum.
+    """
+    spans = []
+    for part in parts:
+        there = numbers[part.counts[numbers] > 0]
+        spans.append(
+            [(part.spans(there[:1], 8)[0][0], part.spans(there[-1:], 8)[0][1])] if there.size else []
+        )
+    wants = [part.entries.wants(span) for part, span in zip(parts, spans, strict=True)]
+    data = parts_of(snapshot.read([want for some in wants for want in some]), map(len, wants))
+    return [
+        _cut(part, numbers, b"".join(part.entries.join(span, blocks)), snapshot.index_path)
+        for part, span, blocks in zip(parts, spans, data, strict=True)
+    ]
+
+
+def _cut(part: Part, numbers: Int64, block: bytes, name: str) -> list[Bytes]:
+    data = np.frombuffer(block, dtype=np.uint8)
+    counts, at, lists = part.counts[numbers].tolist(), 0, []
+    for number, count, (crc_head, crc_low) in zip(
+        numbers.tolist(), counts, part.crcs[numbers].tolist(), strict=True
+    ):
+        low, end = at + part.layout.head_bytes(count), at + part.layout.total_bytes(count)
+        if count and (crc32c(data[at:low]), crc32c(data[low:end])) != (crc_head, crc_low):
+            raise _damaged(part, number, name)
+        lists.append(data[at:end])
+        at = end
     return lists
 
 

@@ -8,7 +8,7 @@ import numpy.typing as npt
 from zarr.types import AnyArray
 
 from zarrvec.search.depth import waves
-from zarrvec.search.lists import read_lists
+from zarrvec.search.lists import read_lists, read_runs
 from zarrvec.search.places import Snapshot
 from zarrvec.search.quantize import Codes
 from zarrvec.search.records import Bytes, Entries, Layout, join_lists, take
@@ -19,7 +19,6 @@ from zarrvec.search.storing import Checksums, runs_of_lists, write_lists
 Int64 = npt.NDArray[np.int64]
 
 _WAVE_BYTES: Final = 64 << 20
-_NOTHING: Final = np.empty(0, dtype=np.uint8)
 
 
 class Listed(NamedTuple):
@@ -65,18 +64,14 @@ class JoinedLists:
         sizes = self.counts * layout.entry_bytes
         starts = np.cumsum(self._new.counts) - self._new.counts
         for wave in waves(np.arange(len(sizes)), sizes, _WAVE_BYTES):
-            asked = [(part, wave[part.counts[wave] > 0]) for part in self._parts]
-            stored = read_lists(self._snapshot, asked, 8)
+            stored = read_runs(self._snapshot, self._parts, wave)
             for some, _ in runs_of_lists(self.counts[wave]):
                 numbers = wave[some]
                 counts, start = self._new.counts[numbers], int(starts[numbers[0]])
                 entries = self._new.entries_in(slice(start, start + int(counts.sum())))
                 sources: list[Iterable[Sequence[Bytes]]] = [layout.cut(entries, counts.tolist())]
                 sources += [
-                    [
-                        layout.cut_packed(lists[number].data if number in lists else _NOTHING, count)
-                        for number, count in zip(numbers.tolist(), part.counts[numbers].tolist(), strict=True)
-                    ]
+                    map(layout.cut_packed, lists[some], part.counts[numbers].tolist())
                     for part, lists in zip(self._parts, stored, strict=True)
                 ]
                 yield join_lists(sources)
