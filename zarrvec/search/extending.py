@@ -250,18 +250,22 @@ def _change(
         # new rows may have got the ids of ones that were cut off
         there = ids < stop * math.prod(now.array.shape[1:-1])
         deleted = None if there.all() else ids[there]
-    covered = None if index is None or listing is None else now.covered()
+    is_cut = stop < head.leading[0] and not now.is_versioned  # others read rows that were not yet written
+    if deleted is None and listing is None and not is_cut:
+        return
+    covered = None if listing is None else now.covered()
+    editor = Editor(now, before)  # rows are put into lists meanwhile
     if index is not None and listing is not None and listing.finish(now.array, head.leading[0], stop):
-        _extend(now, before, head, index, listing, covered, deleted)
-    elif stop < head.leading[0] and not now.is_versioned:  # others read rows that were not yet written
-        Editor(now, before).finish(changed(head, leading=(stop, *head.leading[1:]), cut=True), None, deleted)
+        _extend(now, editor, head, index, listing, covered, deleted)
+    elif is_cut:
+        editor.finish(changed(head, leading=(stop, *head.leading[1:]), cut=True), None, deleted)
     elif deleted is not None:
-        Editor(now, before).finish(changed(head), None, deleted)
+        editor.finish(changed(head), None, deleted)
 
 
 def _extend(
     now: Snapshot,
-    before: Snapshot,
+    editor: Editor,
     head: Head,
     index: Index,
     listing: _Listing,
@@ -269,7 +273,6 @@ def _extend(
     deleted: Int64 | None,
 ) -> None:
     """Make a segment of the new rows and those that waited, if there are any, and of segments that become one with it."""
-    editor = Editor(now, before)
     segments = head.segments
     if listing.rows:
         merged = _tier(segments[1:], listing.rows)
