@@ -7,7 +7,7 @@ as in a log-structured merge tree. Source: ``specs/vector-index.md``, section "C
 import contextlib
 import math
 from collections.abc import Hashable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from types import TracebackType
 from typing import Any, Final, Self
@@ -95,8 +95,12 @@ def append(array: AnyArray, vectors: npt.ArrayLike) -> tuple[int, ...]:
             listing = None
             if index is not None and _is_enough(before, head, stop, rows):
                 listing = stack.enter_context(_Listing(before, head, index, stop, rows, read))
+            if listing is not None and not before.is_versioned:
+                listing.start()  # writes wait for the storage, here; on a zarrvec store encoding takes all cores
             shape = append_once(array, rows, 0, newest)
             send_ahead(array)
+            if listing is not None and before.is_versioned:
+                listing.start()
             _follow(array, before, head, index, listing, stop)
         return shape
 
@@ -118,7 +122,7 @@ def _is_enough(before: Snapshot, head: Head, stop: int, vectors: npt.NDArray[Any
 
 
 class _Listing:
-    """The lists of a new segment; a thread puts the new rows into them while these are written.
+    """The lists of a new segment; from `start` on a thread puts the new rows into them.
 
     Parameters
     ----------
@@ -147,10 +151,15 @@ class _Listing:
         self.rows, self.squares = 0, 0.0
         """How many are in them, and the sum of the squared distances to their nearest centroids."""
         self._read = read
-        first = stop * math.prod(head.leading[1:])
-        rows = vectors.reshape(-1, head.width)
+        self._first = stop * math.prod(head.leading[1:])
+        self._vectors = vectors.reshape(-1, head.width)
         self._lister = self._thread.submit(_lister_of, before, head, index)
-        self._placed = self._thread.submit(self._place, first + np.arange(len(rows)), rows)
+        self._placed: Future[bool] | None = None
+
+    def start(self) -> None:
+        """Begin to put the new rows into lists."""
+        ids = self._first + np.arange(len(self._vectors))
+        self._placed = self._thread.submit(self._place, ids, self._vectors)
 
     def __enter__(self) -> Self:
         return self
@@ -173,7 +182,7 @@ class _Listing:
 
     def finish(self, array: AnyArray, start: int, stop: int) -> bool:
         """Put the rows of the array that waited in too, and return whether all can be in lists."""
-        if not self._placed.result():
+        if self._placed is None or not self._placed.result():
             return False
         if start == stop:
             return True
