@@ -119,7 +119,7 @@ def unit_of(array: AnyArray) -> int:
     return (array.shards or array.chunks)[0]
 
 
-def write_rows(array: AnyArray, start: int, *parts: npt.NDArray[np.uint8]) -> None:
+def write_rows(array: AnyArray, start: int, *parts: bytes | memoryview) -> None:
     """Write a whole unit of an array of entries, the last of which ends with the array.
 
     Parameters
@@ -129,16 +129,15 @@ def write_rows(array: AnyArray, start: int, *parts: npt.NDArray[np.uint8]) -> No
     start
         The first row.
     *parts
-        uint8, contiguous: together the bytes of whole rows.
+        Together the bytes of whole rows.
     """
-    found = _ours(array.store_path)
+    found, unit, width = _ours(array.store_path), unit_of(array), array.shape[1]
     if found is None:
-        rows = np.concatenate([part.reshape(-1) for part in parts]).reshape(-1, array.shape[1])
+        rows = np.frombuffer(b"".join(parts), dtype=np.uint8).reshape(-1, width)
         array[start : start + len(rows)] = rows
         return
-    unit = unit_of(array)
-    missing = bytes(unit * array.shape[1] - sum(part.size for part in parts))
-    _write(found, {f"c/{start // unit}/0": b"".join((*(part.data for part in parts), missing))})
+    missing = bytes(unit * width - sum(map(len, parts)))
+    _write(found, {f"c/{start // unit}/0": b"".join((*parts, missing))})
 
 
 def _ours(place: StorePath) -> tuple[Repository, str] | None:

@@ -20,7 +20,6 @@ from zarrvec.search.places import Snapshot
 from zarrvec.search.roots import Part
 from zarrvec.search.sources import Want
 
-Bytes = npt.NDArray[np.uint8]
 Int64 = npt.NDArray[np.int64]
 
 _ARENA: Final = Arena()
@@ -95,7 +94,7 @@ def _damaged(part: Part, number: int, name: str) -> CorruptError:
     )
 
 
-def read_runs(snapshot: Snapshot, parts: Sequence[Part], numbers: Int64) -> list[list[Bytes]]:
+def read_runs(snapshot: Snapshot, parts: Sequence[Part], numbers: Int64) -> list[list[bytes]]:
     """Return the lists of consecutive numbers of each of some segments, read whole by one wave of requests, checked; none is kept.
 
     Raises
@@ -117,16 +116,15 @@ def read_runs(snapshot: Snapshot, parts: Sequence[Part], numbers: Int64) -> list
     ]
 
 
-def _cut(part: Part, numbers: Int64, block: bytes, name: str) -> list[Bytes]:
-    data = np.frombuffer(block, dtype=np.uint8)
+def _cut(part: Part, numbers: Int64, block: bytes, name: str) -> list[bytes]:
     counts, at, lists = part.counts[numbers].tolist(), 0, []
     for number, count, (crc_head, crc_low) in zip(
         numbers.tolist(), counts, part.crcs[numbers].tolist(), strict=True
     ):
         low, end = at + part.layout.head_bytes(count), at + part.layout.total_bytes(count)
-        if count and (crc32c(data[at:low]), crc32c(data[low:end])) != (crc_head, crc_low):
+        if count and (crc32c(block[at:low]), crc32c(block[low:end])) != (crc_head, crc_low):
             raise _damaged(part, number, name)
-        lists.append(data[at:end])
+        lists.append(block[at:end])
         at = end
     return lists
 

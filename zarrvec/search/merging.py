@@ -11,7 +11,7 @@ from zarrvec.search.depth import waves
 from zarrvec.search.lists import read_lists, read_runs
 from zarrvec.search.places import Snapshot
 from zarrvec.search.quantize import Codes
-from zarrvec.search.records import Bytes, Entries, Layout, join_lists, take
+from zarrvec.search.records import Entries, Layout, join_lists, take
 from zarrvec.search.roots import Part
 from zarrvec.search.spool import Spool
 from zarrvec.search.storing import Checksums, runs_of_lists, write_lists
@@ -60,7 +60,7 @@ class JoinedLists:
     def close(self) -> None:
         """See `zarrvec.search.storing.Lists`."""
 
-    def _packed(self, layout: Layout) -> Iterator[Bytes]:
+    def _packed(self, layout: Layout) -> Iterator[bytes]:
         sizes = self.counts * layout.entry_bytes
         starts = np.cumsum(self._new.counts) - self._new.counts
         for wave in waves(np.arange(len(sizes)), sizes, _WAVE_BYTES):
@@ -69,7 +69,7 @@ class JoinedLists:
                 numbers = wave[some]
                 counts, start = self._new.counts[numbers], int(starts[numbers[0]])
                 entries = self._new.entries_in(slice(start, start + int(counts.sum())))
-                sources: list[Iterable[Sequence[Bytes]]] = [layout.cut(entries, counts.tolist())]
+                sources: list[Iterable[Sequence[bytes]]] = [layout.cut(entries, counts.tolist())]
                 sources += [
                     map(layout.cut_packed, lists[some], part.counts[numbers].tolist())
                     for part, lists in zip(self._parts, stored, strict=True)

@@ -11,8 +11,8 @@ h = ceil(d / 2): a plane is unpacked by whole vectors of bytes.
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import pairwise
-from typing import Any, Final, NamedTuple, Self, TypeAlias
+from itertools import chain, pairwise
+from typing import Any, Final, NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -48,8 +48,6 @@ SHARED_HEAD: Final = np.dtype(
     ]
 )
 """A row of the table of a later segment, which leaves empty lists out; 20 bytes."""
-
-Bytes: TypeAlias = npt.NDArray[np.uint8]
 
 
 class Entries(NamedTuple):
@@ -122,6 +120,12 @@ class Layout:
         """Bytes of a row of the table of lists."""
         return LIST_HEAD.itemsize + self.width
 
+    @cached_property
+    def _columns(self) -> list[tuple[int, int]]:
+        """Where the parts of a list of one entry begin and end."""
+        scalars = [self.id_bytes, *(self.id_bytes + 4 * number for number in range(1, 3 + self.has_norms))]
+        return list(pairwise([0, *scalars, self.head_bytes(1), self.entry_bytes]))
+
     def head_bytes(self, count: int) -> int:
         """Return the length of a list of that many entries without its low planes."""
         return count * (self.scalar_bytes + self.half)
@@ -141,9 +145,9 @@ class Layout:
         >>> packed.tobytes().hex(" ", 4)
         '07000000 0000003f 0000803e 51036204'
         """
-        return self.pack_lists(entries, [len(entries.ids)])
+        return np.frombuffer(self.pack_lists(entries, [len(entries.ids)]), dtype=np.uint8)
 
-    def pack_lists(self, entries: Entries, counts: Sequence[int]) -> npt.NDArray[np.uint8]:
+    def pack_lists(self, entries: Entries, counts: Sequence[int]) -> bytes:
         """Return the bytes of posting lists that follow each other, of so many of the entries each.
 
         Examples
@@ -151,31 +155,28 @@ class Layout:
         >>> layout = Layout(width=1, id_bytes=4, has_norms=False)
         >>> ones = np.ones(2, "f4")
         >>> entries = Entries(np.array([7, 8]), ones, ones, None, np.array([[0x12], [0x34]], "u1"))
-        >>> layout.pack_lists(entries, [1, 1]).tobytes().hex(" ", 14)
+        >>> layout.pack_lists(entries, [1, 1]).hex(" ", 14)
         '070000000000803f0000803f0102 080000000000803f0000803f0304'
         """
         return join_lists([self.cut(entries, counts)])
 
-    def cut(self, entries: Entries, counts: Sequence[int]) -> Iterator[list[Bytes]]:
+    def cut(self, entries: Entries, counts: Sequence[int]) -> Iterator[list[bytes]]:
         """Yield the parts of posting lists, for `join_lists`: of so many of the entries each."""
         scalars = [(entries.ids, f"<u{self.id_bytes}"), (entries.scales, "<f4"), (entries.errors, "<f4")]
         if entries.norms is not None:
             scalars.append((entries.norms, "<f4"))
         columns = [np.ascontiguousarray(values, dtype=dtype) for values, dtype in scalars]
         columns += planes_of(entries.codes)
-        whole = [(column.reshape(-1).view(np.uint8), column.strides[0]) for column in columns]
+        whole = [(column.tobytes(), column.strides[0]) for column in columns]
         start = 0
         for size in counts:
             stop = start + size
             yield [data[start * each : stop * each] for data, each in whole]
             start = stop
 
-    def cut_packed(self, data: Bytes, count: int) -> list[Bytes]:
+    def cut_packed(self, data: bytes, count: int) -> list[bytes]:
         """Return the parts of a posting list of so many entries, for `join_lists`."""
-        ends = [count * self.id_bytes]
-        ends += [ends[0] + 4 * count * number for number in range(1, 3 + self.has_norms)]
-        ends += [self.head_bytes(count), self.total_bytes(count)]
-        return [data[start:stop] for start, stop in pairwise([0, *ends])]
+        return [data[count * start : count * stop] for start, stop in self._columns]
 
     def unpack(
         self, data: npt.NDArray[np.uint8] | memoryview | bytes, count: int, *, bits: int = 8
@@ -221,8 +222,8 @@ class Layout:
         )
 
 
-def join_lists(sources: Sequence[Iterable[Sequence[Bytes]]]) -> npt.NDArray[np.uint8]:
-    """Return the bytes of posting lists that follow each other, with the entries of one source after those of another in each.
+def join_lists(sources: Sequence[Iterable[Sequence[bytes]]]) -> bytes:
+    """Return posting lists that follow each other, with the entries of one source after those of another in each.
 
     Parameters
     ----------
@@ -233,17 +234,14 @@ def join_lists(sources: Sequence[Iterable[Sequence[Bytes]]]) -> npt.NDArray[np.u
     --------
     >>> layout = Layout(width=1, id_bytes=4, has_norms=False)
     >>> one, two = (Entries(np.array([n]), np.ones(1), np.ones(1), None, np.array([[n]], "u1")) for n in (7, 8))
-    >>> joined = join_lists([layout.cut(one, [1]), [layout.cut_packed(layout.pack(two), 1)]])
+    >>> joined = join_lists([layout.cut(one, [1]), [layout.cut_packed(layout.pack_lists(two, [1]), 1)]])
     >>> layout.unpack(joined, 2).ids.tolist()
     [7, 8]
     """
-    return np.concatenate(
-        [
-            part
-            for lists in zip(*sources, strict=True)
-            for column in zip(*lists, strict=True)
-            for part in column
-        ]
+    if len(sources) == 1:
+        return b"".join(chain.from_iterable(sources[0]))
+    return b"".join(
+        part for lists in zip(*sources, strict=True) for column in zip(*lists, strict=True) for part in column
     )
 
 

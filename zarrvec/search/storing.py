@@ -100,9 +100,7 @@ def runs_of_lists(counts: Int64) -> Iterator[tuple[slice, slice]]:
         first = last
 
 
-def pack_runs(
-    entries_in: Callable[[slice], Entries], counts: Int64, layout: Layout
-) -> Iterator[npt.NDArray[np.uint8]]:
+def pack_runs(entries_in: Callable[[slice], Entries], counts: Int64, layout: Layout) -> Iterator[bytes]:
     """Yield the bytes of lists, some at a time; `entries_in` returns some of their entries, list by list."""
     for lists, run in runs_of_lists(counts):
         yield layout.pack_lists(entries_in(run), counts[lists].tolist())
@@ -110,7 +108,7 @@ def pack_runs(
 
 def write_lists(
     array: AnyArray,
-    packed: Iterable[npt.NDArray[np.uint8]],
+    packed: Iterable[bytes],
     counts: Int64,
     layout: Layout,
     *,
@@ -145,7 +143,7 @@ def write_lists(
     writer = _Writer(array, start, (0, array.shape[0]) if rows is None else rows, ahead=ahead)
     done = taken = 0
     for piece in packed:
-        taken += piece.size // layout.entry_bytes
+        taken += len(piece) // layout.entry_bytes
         last = int(np.searchsorted(ends, taken, side="right"))
         at = 0
         for number, size in enumerate(counts[done:last].tolist(), start=done):
@@ -250,7 +248,7 @@ def _write_groups(group: zarr.Group, name: str, rows: npt.NDArray[np.uint8], gro
     """Write a table of lists that is read by groups, and what is known of these."""
     array = create_entries(group, f"{name}/lists", *rows.shape)
     for start in range(0, len(rows), unit_of(array)):
-        write_rows(array, start, rows[start : start + unit_of(array)])
+        write_rows(array, start, rows[start : start + unit_of(array)].tobytes())
     heads = groups.table.heads.copy()
     firsts, sizes = heads["offset"].tolist(), heads["count"].tolist()
     heads["crc_head"] = [
@@ -278,22 +276,22 @@ class _Writer:
         self._row, self._stop = rows
         self._skipped = (self._row - start) * self._width
         """Bytes that come before those that are written."""
-        self._parts: list[npt.NDArray[np.uint8]] = []
+        self._parts: list[memoryview] = []
         """The bytes of a chunk that are there."""
         self._missing = 0
         """Those that are not, if some are."""
 
-    def add(self, packed: npt.NDArray[np.uint8]) -> None:
+    def add(self, packed: bytes) -> None:
         """Take the bytes of whole entries."""
-        left = packed[self._skipped :]
-        self._skipped -= min(self._skipped, packed.size)
-        while left.size and self._row < self._stop:
+        left = memoryview(packed)[self._skipped :]
+        self._skipped -= min(self._skipped, len(packed))
+        while left and self._row < self._stop:
             end = min((self._row // self._unit + 1) * self._unit, self._stop)
             if not self._parts:
                 self._missing = (end - self._row) * self._width
             self._parts.append(left[: self._missing])
-            left = left[self._parts[-1].size :]
-            self._missing -= self._parts[-1].size
+            left = left[len(self._parts[-1]) :]
+            self._missing -= len(self._parts[-1])
             if not self._missing:
                 write_rows(self._array, self._row, *self._parts)
                 self._row, self._parts = end, []

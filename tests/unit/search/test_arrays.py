@@ -76,7 +76,7 @@ def test_entries(ours, zarrs, rows):
     for group in (ours, zarrs):
         array = create_entries(group, "s/entries", rows, 700)
         for start in range(0, rows, unit_of(array)):
-            write_rows(array, start, values[start : start + unit_of(array)])
+            write_rows(array, start, values[start : start + unit_of(array)].tobytes())
         np.testing.assert_array_equal(group["s/entries"][...], values)
         assert group["s/entries"].metadata == array.metadata
     assert below(ours) == {"s": "Group", "s/entries": "Array"}
