@@ -11,6 +11,7 @@ from zarr.storage import FsspecStore
 
 import zarrvec
 from zarrvec.engine import engine as engines
+from zarrvec.engine import heads
 from zarrvec.engine.bridge import run_sync
 from zarrvec.search import entries, sources, units
 from zarrvec.search.cache import LISTS, ROOTS
@@ -200,22 +201,29 @@ def test_a_small_index_is_read_whole(s3_server, reopen, s3_proxy, minilm):
     assert count.total_requests == 0, lines(count)
 
 
-def test_append(s3_server, s3_proxy, minilm):
+def test_append(s3_server, s3_proxy, minilm, monkeypatch):
+    monkeypatch.setattr(heads, "ALONE_SECONDS", 1e9)  # it looks for no newer commit then
     place = dataclasses.replace(s3_server, endpoint_url=s3_proxy.endpoint_url, prefix=uuid.uuid4().hex)
     array = create(place, minilm[:5000])
     array.vec.build_index()
     array.vec.search(minilm[0])
     _, count = counted(s3_proxy, lambda: array.vec.append(minilm[20_000:25_000]), ttfb="0")
-    assert count.total_requests == 5, lines(count)  # the last chunk is read
+    assert count.total_requests == 4, lines(
+        count
+    )  # this process was alone: it doesn't look for a newer commit
     hits = array.vec.search(minilm[20_007], k=1)
     assert hits.ids.tolist() == [5007]
     assert hits.stats.vectors == 0
     array.vec.append(minilm[25_000:25_500])  # ends within a chunk
     _, count = counted(s3_proxy, lambda: array.vec.append(minilm[25_500:30_500]), ttfb="0")
-    assert count.total_requests == 5, lines(count)  # entries are sent by halves
+    assert count.total_requests == 4, lines(count)  # nor does it read its last chunk again
     assert array.vec.search(minilm[25_507], k=1).ids.tolist() == [10_507]
     _, count = counted(s3_proxy, lambda: array.vec.append(minilm[31_000:32_000]), ttfb="0")
-    assert count.total_requests == 3, lines(count)  # all in one pack
+    assert count.total_requests == 2, lines(count)  # all in one pack
+    for seconds, looks in ((1e9, 0), (0, 1)):
+        monkeypatch.setattr(heads, "ALONE_SECONDS", seconds)
+        _, count = counted(s3_proxy, lambda: array.vec.append(minilm[:100]), ttfb="0")
+        assert count.requests["GET"] == looks, lines(count)
 
 
 def test_append_where_rows_wait(s3_server, s3_proxy, minilm):

@@ -1,6 +1,7 @@
 """Many calls, one commit: visible inside at once, outside only at the end, and larger than memory."""
 
 import asyncio
+import contextlib
 import datetime as dt
 import gc
 import threading
@@ -12,8 +13,10 @@ import pytest
 import zarr
 
 import zarrvec
+from zarrvec.engine import engine, heads
 from zarrvec.engine.bridge import run_sync
 from zarrvec.errors import ConflictError, OptionError, RefNotFoundError, TransactionError
+from zarrvec.faces.targets import repository_of
 
 
 @pytest.fixture
@@ -102,6 +105,58 @@ def test_what_was_read_and_changed_by_others_conflicts(root, url):
         thread.join()
     assert caught.value.keys == ("a/c/0",)
     assert root["a"][:].tolist() == [1, 5]
+
+
+@contextlib.contextmanager
+def another_process():
+    """Forget what this process knows of stores, and remember it afterwards."""
+    known = dict(engine._ENGINES)
+    engine._ENGINES.clear()
+    yield
+    engine._ENGINES.clear()
+    engine._ENGINES.update(known)
+
+
+def test_an_append_that_hoped_to_be_alone_is_done_again(root, url, monkeypatch):
+    monkeypatch.setattr(heads, "ALONE_SECONDS", 1e9)
+    array = root.create_array("a", data=np.arange(3), chunks=(2,))
+    for number in range(3):
+        zarrvec.append(array, [10 + number])
+    assert repository_of(array)[0].is_alone()
+    with another_process():
+        zarrvec.append(zarr.open_array(url, path="a"), [20])
+    assert zarrvec.append(array, [30]) == (8,)
+    assert not repository_of(array)[0].is_alone()
+    assert array[:].tolist() == [0, 1, 2, 10, 11, 12, 20, 30]
+    with another_process():
+        assert zarrvec.append(zarr.open_array(url, path="a"), [40]) == (9,)
+    assert root["a"][:].tolist() == [0, 1, 2, 10, 11, 12, 20, 30, 40]
+
+
+def test_what_an_append_is_refused_for_is_true_of_the_newest_version(root, url, monkeypatch):
+    monkeypatch.setattr(heads, "ALONE_SECONDS", 1e9)
+    array = root.create_array("a", data=np.zeros((2, 3)), chunks=(2, 3))
+    for _ in range(2):
+        zarrvec.append(array, np.zeros((1, 3)))
+    with another_process():
+        zarr.open_group(url).create_array("a", data=np.ones((2, 4)), chunks=(2, 4), overwrite=True)
+    assert repository_of(array)[0].is_alone()
+    assert zarrvec.append(array, np.ones((1, 4))) == (3, 4)
+    with pytest.raises(ValueError, match="shape"):
+        zarrvec.append(array, np.ones((1, 3)))
+    assert root["a"].shape == (3, 4)
+
+
+def test_a_key_is_listed_once_though_its_page_has_documents_and_chunks(root, url):
+    for number in range(40):  # more than 32 KiB of documents: they go into pages
+        root.create_array(f"a{number}", data=np.ones(2), chunks=(1,), attributes={"text": "x" * 1000})
+
+    async def keys():
+        return [key async for key in zarrvec.open_store(url).list()]
+
+    found = run_sync(keys())
+    assert len(found) == len(set(found)) == 1 + 40 * 3
+    assert sorted(root.array_keys()) == sorted(f"a{number}" for number in range(40))
 
 
 @pytest.mark.once

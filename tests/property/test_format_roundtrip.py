@@ -231,7 +231,9 @@ def test_page_of_is_a_search(root, key):
     ]
     assert root.page_of(key) == (holds[0] if holds else None)
     below = root.pages_below(key)
+    assert below == sorted(set(below))
     assert all(index in below for index in range(len(root.pages)) if is_below(root.pages[index].first, key))
+    assert root.pages_below("") == list(range(len(root.pages)))
     assert all(
         is_below(root.pages[index].first, key) and is_below(root.pages[index].last, key)
         for index in range(len(root.pages))

@@ -5,6 +5,7 @@ Source: ``specs/commit.md``, sections "Opening" and "References".
 """
 
 import asyncio
+import math
 import re
 import time
 from datetime import UTC, datetime
@@ -17,6 +18,8 @@ from zarrvec.objects.protocol import ObjectInfo, Objects
 
 TRUST_NEXT_SECONDS: Final = 300.0
 """After this long without a look, the next number proves nothing: old automatic commits are dropped."""
+ALONE_SECONDS: Final = 1.0
+"""For so long after two commits of this process in a row nobody else is expected to commit."""
 MIN_ID_DIGITS: Final = 8
 _REF_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
 
@@ -79,6 +82,10 @@ class Heads:
         self._listed: ObjectInfo | None = None
         self._checked_at = -1.0
         self._listed_at = -1.0
+        self._landed = 0
+        """Number of the newest commit that was made here."""
+        self._alone_at = -math.inf
+        """When it landed, if the one before it was made here, too."""
         self._looking: asyncio.Task[None] | None = None
 
     async def current(self, *, checked_after: float, listed_after: float = -1.0) -> Version:
@@ -114,6 +121,13 @@ class Heads:
     def landed(self, version: Version) -> None:
         """Take note of a commit that was made here."""
         self._head, self._listed, self._checked_at = version, None, now()
+        self._alone_at = self._checked_at if version.number == self._landed + 1 else -math.inf
+        self._landed = version.number
+
+    def is_alone(self) -> bool:
+        """Whether nobody but this process seems to commit: what rests on the newest commit known will most likely land."""
+        head = self._head
+        return head is not None and head.number == self._landed and self._alone_at > now() - ALONE_SECONDS
 
     def saw(self, version: Version) -> None:
         """Take note of a commit of another that was met by chance; there may be newer ones."""

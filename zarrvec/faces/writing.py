@@ -10,6 +10,7 @@ import zarr
 from zarrvec.engine.bridge import run_sync
 from zarrvec.engine.outcomes import StaleError
 from zarrvec.engine.staging import AHEAD_BYTES
+from zarrvec.engine.version import Version
 from zarrvec.errors import ConflictError
 from zarrvec.faces.pipeline import REDO_LIMIT
 from zarrvec.faces.targets import repository_and_key, repository_of
@@ -86,14 +87,23 @@ def append(array: zarr.Array[Any], data: npt.ArrayLike, axis: int = 0) -> tuple[
     """
     repository_of(array)
     values = np.asarray(data)
-    return commit_once(array, lambda: append_once(array, values, axis))
+    return commit_once(array, lambda: append_once(array, values, axis), is_short=True)
 
 
-def commit_once(target: Any, function: Callable[[], T]) -> T:
+def commit_once(target: Any, function: Callable[[], T], *, is_short: bool = False) -> T:
     """Call a function whose writes are one commit, again as long as others change meanwhile what it reads.
 
     In an open transaction its writes are part of that. On a store that isn't ours it is just called. If nothing is committed,
     an array has the shape that it had.
+
+    Parameters
+    ----------
+    target
+        Of the store.
+    function
+        What to call.
+    is_short
+        Whether it is soon done again: then no newer commit is looked for first while nobody else seems to commit.
 
     Raises
     ------
@@ -107,12 +117,15 @@ def commit_once(target: Any, function: Callable[[], T]) -> T:
         return function()
     shape, has_landed = _shape_of(target), False
     try:
-        for _ in range(REDO_LIMIT):
+        for trial in range(REDO_LIMIT):
+            hopes = is_short and not trial and repository.is_alone()
             try:
-                with Transaction(repository, automatic=True):
-                    result = function()
-            except StaleError:
-                run_sync(_look_again(repository))
+                with Transaction(repository, automatic=True, looks=not hopes) as transaction:
+                    result = _call(function, repository, transaction if hopes else None)
+            except ConflictError as error:  # nothing has landed
+                if not hopes and not isinstance(error, StaleError):
+                    raise
+                run_sync(_newest(repository))
             else:
                 has_landed = True
                 return result
@@ -122,6 +135,18 @@ def commit_once(target: Any, function: Callable[[], T]) -> T:
     raise ConflictError(
         f"{target.store_path}: others changed it {REDO_LIMIT} times meanwhile; let fewer write at once."
     )
+
+
+def _call(function: Callable[[], T], repository: Repository, hoping: Transaction | None) -> T:
+    """Call a function; what it raises on a version that was hoped to be the newest counts only if it was."""
+    try:
+        return function()
+    except StaleError:
+        raise
+    except Exception as error:
+        if hoping is None or run_sync(_newest(repository)).number == hoping.staging.version.number:
+            raise
+        raise StaleError("Another writer has committed meanwhile.") from error
 
 
 def newest_of(array: zarr.Array[Any]) -> zarr.Array[Any]:
@@ -165,5 +190,5 @@ def send_ahead(array: zarr.Array[Any], least: int = AHEAD_BYTES) -> None:
         run_sync(transaction.staging.send_ahead(least))
 
 
-async def _look_again(repository: Repository) -> None:
-    await (await repository.engine()).heads.newest()
+async def _newest(repository: Repository) -> Version:
+    return await (await repository.engine()).heads.newest()

@@ -87,12 +87,12 @@ class Root:
         return max(bisect_right(self._firsts, sort_key(key)) - 1, 0)
 
     def pages_below(self, prefix: str) -> list[int]:
-        """Return the numbers of the pages that may hold keys below a prefix."""
-        return [
-            index
-            for start, end in prefix_ranges(prefix)
-            for index in range(bisect_left(self._lasts, start), bisect_left(self._firsts, end))
-        ]
+        """Return the numbers of the pages that may hold keys below a prefix, in their order."""
+        found: list[int] = []
+        for start, end in prefix_ranges(prefix):
+            after = found[-1] + 1 if found else 0  # a page may reach from one range into the other
+            found.extend(range(max(after, bisect_left(self._lasts, start)), bisect_left(self._firsts, end)))
+        return found
 
     def covers(self, prefix: str, index: int) -> bool:
         """Return whether all keys of a page lie below a prefix."""

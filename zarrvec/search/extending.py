@@ -104,7 +104,7 @@ def append(array: AnyArray, vectors: npt.ArrayLike) -> tuple[int, ...]:
             _follow(array, before, head, index, listing, stop)
         return shape
 
-    return commit_once(array, extend)
+    return commit_once(array, extend, is_short=True)
 
 
 def _cut(snapshot: Snapshot, head: Head, stop: int) -> None:
