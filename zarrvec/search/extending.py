@@ -95,8 +95,8 @@ def append(array: AnyArray, vectors: npt.ArrayLike) -> tuple[int, ...]:
             listing = None
             if index is not None and _is_enough(before, head, stop, rows):
                 listing = stack.enter_context(_Listing(before, head, index, stop, rows, read))
-            if listing is not None and not before.is_versioned:
-                listing.start()  # writes wait for the storage, here; on a zarrvec store encoding takes all cores
+                if not before.is_versioned:
+                    listing.start()  # writes wait for the storage, here; on a zarrvec store encoding takes all cores
             shape = append_once(array, rows, 0, newest)
             send_ahead(array)
             if listing is not None and before.is_versioned:

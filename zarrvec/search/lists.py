@@ -111,21 +111,21 @@ def read_runs(snapshot: Snapshot, parts: Sequence[Part], numbers: Int64) -> list
     wants = [part.entries.wants(span) for part, span in zip(parts, spans, strict=True)]
     data = parts_of(snapshot.read([want for some in wants for want in some]), map(len, wants))
     return [
-        _cut(part, numbers, b"".join(part.entries.join(span, blocks)), snapshot.index_path)
+        _cut(part, numbers, part.entries.join(span, blocks), snapshot.index_path)
         for part, span, blocks in zip(parts, spans, data, strict=True)
     ]
 
 
-def _cut(part: Part, numbers: Int64, block: bytes, name: str) -> list[bytes]:
+def _cut(part: Part, numbers: Int64, blocks: Sequence[memoryview], name: str) -> list[bytes]:
+    """Cut what was read of a segment, one block or none, into lists."""
     counts, at, lists = part.counts[numbers].tolist(), 0, []
-    for number, count, (crc_head, crc_low) in zip(
-        numbers.tolist(), counts, part.crcs[numbers].tolist(), strict=True
-    ):
-        low, end = at + part.layout.head_bytes(count), at + part.layout.total_bytes(count)
-        if count and (crc32c(block[at:low]), crc32c(block[low:end])) != (crc_head, crc_low):
+    for number, count, crcs in zip(numbers.tolist(), counts, part.crcs[numbers].tolist(), strict=True):
+        low, end = part.layout.head_bytes(count), part.layout.total_bytes(count)
+        data = bytes(blocks[0][at : at + end]) if count else b""
+        if count and [crc32c(data[:low]), crc32c(data[low:])] != crcs:
             raise _damaged(part, number, name)
-        lists.append(block[at:end])
-        at = end
+        lists.append(data)
+        at += end
     return lists
 
 
