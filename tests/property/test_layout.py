@@ -30,6 +30,7 @@ ranges = st.lists(
 
 @given(ranges, st.integers(0, 60), st.integers(1, 100))
 @example([Range(b"p", 0, 0), Range(b"p", 0, 0)], 0, 1)
+@example([Range(b"p", 0, 3), Range(b"p", 1, 0), Range(b"p", 2, 0)], 0, 2)
 def test_coalesce_brings_every_range_once(some, gap, size):
     reads = coalesce(some, gap=gap, size=size)
     assert sorted(index for read in reads for index in read.wanted) == list(range(len(some)))

@@ -58,14 +58,14 @@ def coalesce(ranges: Sequence[Range], *, gap: int = GAP_BYTES, size: int = READ_
     for index in order:
         wanted = ranges[index]
         if run and (wanted.pack != pack or wanted.start - end > gap):
-            reads.extend(_cut(ranges, run, size))
+            reads.extend(_cut(ranges, run, gap, size))
             run = []
         if not run:
             pack, end = wanted.pack, wanted.start
         run.append(index)
         end = max(end, wanted.start + wanted.length)
     if run:
-        reads.extend(_cut(ranges, run, size))
+        reads.extend(_cut(ranges, run, gap, size))
     return reads
 
 
@@ -82,7 +82,7 @@ def split_long(start: int, length: int, *, size: int = READ_BYTES) -> list[tuple
     return [(at, min(step, start + length - at)) for at in range(start, start + length, step)] or [(start, 0)]
 
 
-def _cut(ranges: Sequence[Range], run: list[int], size: int) -> list[Read]:
+def _cut(ranges: Sequence[Range], run: list[int], gap: int, size: int) -> list[Read]:
     start = ranges[run[0]].start
     end = max(ranges[index].start + ranges[index].length for index in run)
     parts = max(1, -(-(end - start) // size))
@@ -93,7 +93,11 @@ def _cut(ranges: Sequence[Range], run: list[int], size: int) -> list[Read]:
     for index in run:
         at = ranges[index].start
         stop = max(held_end, at + ranges[index].length)
-        if (held and stop - held_start > size) or (held and at - start >= target * (len(reads) + 1)):
+        if held and (
+            stop - held_start > size
+            or at - start >= target * (len(reads) + 1)
+            or at - held_end > gap  # a long range that has a read of its own covers what is between
+        ):
             reads.append(Read(ranges[index].pack, held_start, held_end - held_start, tuple(held)))
             held, held_start, stop = [], at, at + ranges[index].length
         held.append(index)
