@@ -248,16 +248,8 @@ class Repository:
             return transaction.staging
         return (await self.engine()).stage(await self.version())
 
-    def is_alone(self) -> bool:
-        """Whether nobody but this process seems to commit."""
-        heads = known_heads(self.place)
-        return self._listed and heads is not None and heads.is_alone()
-
     async def begin_transaction(self, *, looks: bool = True) -> Staging:
-        """Begin to gather the writes of many calls: on top of the newest version, or they would conflict needlessly.
-
-        Who `looks` not takes the newest one known here.
-        """
+        """Begin to gather the writes of many calls: on top of the newest version known, if it `looks` the newest there is."""
         engine = await self.engine()
         listed_after = -1.0 if self._listed else self._made_at
         version = await engine.current(checked_after=now() if looks else -1.0, listed_after=listed_after)
@@ -329,24 +321,17 @@ class Transaction:
         Who; by default the user of this process.
     automatic
         Whether it counts as a single call, whose commit may be dropped from the history later.
-    looks
-        Whether it looks for the newest version before it begins.
     """
 
     def __init__(
-        self,
-        repository: Repository,
-        *,
-        message: str = "",
-        author: str = "",
-        automatic: bool = False,
-        looks: bool = True,
+        self, repository: Repository, *, message: str = "", author: str = "", automatic: bool = False
     ) -> None:
         self._repository = repository
         self._message = message
         self._author = author
         self._automatic = automatic
-        self._looks = looks
+        self.looks = True
+        """Whether it looks for the newest version before it begins, or it would conflict needlessly."""
         self._staging: Staging | None = None
         self._token: contextvars.Token[Mapping[str, Transaction]] | None = None
         self.touched: set[Repository] = set()
@@ -371,7 +356,7 @@ class Transaction:
             raise TransactionError(
                 f"{repository.place.name}: a transaction is open here already; they do not nest."
             )
-        self._staging = run_sync(repository.begin_transaction(looks=self._looks))
+        self._staging = run_sync(repository.begin_transaction(looks=self.looks))
         self._token = _OPEN.set({**_OPEN.get({}), repository.place.identity: self})
         return self
 

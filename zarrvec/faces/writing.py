@@ -8,6 +8,7 @@ import numpy.typing as npt
 import zarr
 
 from zarrvec.engine.bridge import run_sync
+from zarrvec.engine.engine import known_heads
 from zarrvec.engine.outcomes import StaleError
 from zarrvec.engine.staging import AHEAD_BYTES
 from zarrvec.engine.version import Version
@@ -118,9 +119,12 @@ def commit_once(target: Any, function: Callable[[], T], *, is_short: bool = Fals
     shape, has_landed = _shape_of(target), False
     try:
         for trial in range(REDO_LIMIT):
-            hopes = is_short and not trial and repository.is_alone()
+            heads = known_heads(repository.place)
+            hopes = is_short and not trial and heads is not None and heads.is_alone()
+            transaction = Transaction(repository, automatic=True)
+            transaction.looks = not hopes
             try:
-                with Transaction(repository, automatic=True, looks=not hopes) as transaction:
+                with transaction:
                     result = _call(function, repository, transaction if hopes else None)
             except ConflictError as error:  # nothing has landed
                 if not hopes and not isinstance(error, StaleError):
