@@ -9,6 +9,7 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from operator import lt
 from typing import Any, Final, NamedTuple, Self, TypeAlias
 
 import numpy as np
@@ -111,12 +112,7 @@ class Units:
 
     def position(self, key: str) -> tuple[int, ...] | None:
         """Return the position of the unit that has a key; None if it is no unit of the array's grid."""
-        match = self.pattern.fullmatch(key)
-        if match is None:
-            return None
-        position = tuple(map(int, match.groups()))
-        inside = all(at < length for at, length in zip(position, self.grid, strict=True))
-        return position if inside else None
+        return self._position(key, self.grid)
 
     def generations(self, pages: Pages, changed: Delta) -> Generations:
         """Return the generation of each unit, (units,) uint64.
@@ -140,10 +136,18 @@ class Units:
             values = np.where(there, table.generations[known.rows], 0)
             generations[tuple(known.positions[inside].T)] = values[inside]
         for key, entry in changed.entries.items():
-            position = self.position(key)
+            position = self._position(key, grid)
             if position is not None:
                 generations[position] = 0 if entry.is_deleted else entry.generation or STAGED
         return generations.reshape(-1)
+
+    def _position(self, key: str, grid: tuple[int, ...]) -> tuple[int, ...] | None:
+        """Do what `position` does, with the grid at hand: to make it takes as long as all else."""
+        match = self.pattern.fullmatch(key)
+        if match is None:
+            return None
+        position = tuple(map(int, match.groups()))
+        return position if all(map(lt, position, grid)) else None
 
     def _rows(self, location: Location, table: Table) -> _Rows:
         identity = location, self.pattern.pattern
