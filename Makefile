@@ -36,7 +36,8 @@ find-python = $(shell for name in $(1); do \
 # $(call versions,venv) prints the Python and the zarr of a virtual environment.
 versions = $(1)/bin/python -c 'import platform, zarr; print("Python", platform.python_version() + ", zarr", zarr.__version__)'
 
-PIP = bin/python -m pip install -qq --constraint constraints.txt
+# What is installed is compiled when it is imported: most never is.
+PIP = bin/python -m pip install -qq --no-compile --constraint constraints.txt
 PYTEST = bin/python -m pytest --numprocesses $(JOBS) --dist worksteal
 
 # Of `make check`, the second line leaves out what the first has run and what doesn't depend on zarr (pytest's mark `once`),

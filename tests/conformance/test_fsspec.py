@@ -15,6 +15,8 @@ from fsspec.tests.abstract.put import AbstractPutTests
 
 import zarrvec
 
+pytestmark = pytest.mark.once
+
 
 class _FileSystemTests:
     @pytest.fixture

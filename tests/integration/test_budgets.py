@@ -235,6 +235,7 @@ def test_one_chunk_of_a_million(url, options, s3_proxy, million):
     assert count.rounds <= 4
 
 
+@pytest.mark.once
 def test_a_lost_race_costs_two_more(url, options, s3_proxy):
     mine = create(url, options, chunks=4)
     mine[0] = 1
@@ -247,6 +248,7 @@ def test_a_lost_race_costs_two_more(url, options, s3_proxy):
     assert array[:, 0].tolist() == [1, 2, 3, 0]
 
 
+@pytest.mark.once
 def test_eight_writers_at_once(url, options, s3_proxy):
     s3_proxy.configure(ttfb="20")
     data = numbers((8, 4096))
@@ -280,6 +282,7 @@ def test_eight_writers_at_once(url, options, s3_proxy):
     assert np.array_equal(zarr.open_array(url, path="x", mode="r", storage_options=options)[:], data)
 
 
+@pytest.mark.once
 def test_verify_lists_each_folder_of_packs_once(url, options, s3_proxy):
     small = {**options, "zarrvec": {**options["zarrvec"], "pack_bytes": 8192}}
     create(url, small, chunks=400)[:] = numbers((400, 1024))

@@ -146,6 +146,7 @@ def test_an_index_is_the_same_as_without(place, client):
     assert_nothing_is_kept(client)
 
 
+@pytest.mark.once
 @pytest.mark.parametrize(
     ("metric", "memory", "kind"), [("cosine", MEMORY, "f2"), ("ip", 4 << 20, "f4"), ("l2", 8 << 20, "f8")]
 )
@@ -173,6 +174,7 @@ def test_rows_that_float32_cannot_hold(tmp_path, client):
         array.vec.build_index(client=client)
 
 
+@pytest.mark.once
 @pytest.mark.usefixtures("small_chunks")
 @pytest.mark.parametrize(
     ("stage", "url"),
@@ -194,6 +196,7 @@ def test_a_worker_that_dies_changes_nothing(tmp_path, mortal, stage, url):
         assert len(zarrvec.history(array)) == before + 1
 
 
+@pytest.mark.once
 def test_tasks_that_kill_their_workers(mortal):
     with Cluster(mortal) as workers:
         large = workers.share(np.zeros(12 << 20, "u1"))  # dask would warn
@@ -203,6 +206,7 @@ def test_tasks_that_kill_their_workers(mortal):
             workers.all([workers.submit(len, "abc"), workers.submit(eval, KILL)])
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("stage", ["assign", "write"])
 def test_nothing_is_seen_of_half_an_index(tmp_path, client, stage):
     def stop(now: str, done: int, total: int) -> None:
@@ -276,6 +280,7 @@ def test_rechunked_by_workers(place, client):
     assert_nothing_is_kept(client)
 
 
+@pytest.mark.once
 def test_a_worker_that_dies_while_it_copies(tmp_path, mortal):
     data = np.random.default_rng(0).random((400, 90), dtype="f4")
     array = create((f"zarrvec://{tmp_path}/data.zarr", {}), data, (50, 30), "x")

@@ -103,6 +103,7 @@ def check_all_found(array: Any, sent: list[Any], deleted: set[int]) -> None:
         assert away == deleted
 
 
+@pytest.mark.once
 def test_nothing_is_lost_among_threads(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(extending, "PENDING_BYTES", PENDING_BYTES)
     array = create(place)
@@ -182,6 +183,7 @@ def _append_in_process(place: Place, seed: int) -> int:
     return int(array.vec.search(rows(50, 100 * seed), 1, nprobe=ALL, rerank=True).ids[0, 0])
 
 
+@pytest.mark.once
 def test_nothing_is_lost_among_processes(place: Place) -> None:
     create(place)
     context = multiprocessing.get_context("spawn")

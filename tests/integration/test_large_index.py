@@ -17,6 +17,8 @@ from zarrvec.search.head import ATTRIBUTE
 from zarrvec.search.loading import Loader
 from zarrvec.search.roots import GroupedRoot
 
+pytestmark = pytest.mark.once
+
 pytest.importorskip("faiss")
 
 ROWS, WIDTH, LISTS_MADE = 20_000, 24, 400

@@ -3,12 +3,15 @@
 import json
 
 import numpy as np
+import pytest
 import zarr
 from typer.testing import CliRunner
 
 import zarrvec
 from zarrvec.cli.app import app
 from zarrvec.demo_data import load_episode
+
+pytestmark = pytest.mark.once
 
 
 def run(*arguments, code=0):

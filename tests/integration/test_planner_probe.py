@@ -11,6 +11,8 @@ from zarrvec.errors import OptionError, StorageError
 from zarrvec.objects.memory import MemoryObjects, shared_memory_objects
 from zarrvec.planner.probe import probe
 
+pytestmark = pytest.mark.once
+
 
 def test_latency_of_s3(proxied_bucket, s3_proxy):
     s3_proxy.configure(ttfb="60", bandwidth=40e6)

@@ -87,6 +87,7 @@ def write_rows(place: Place, writer: int, commits: int) -> None:
         array[row] = row + 1
 
 
+@pytest.mark.once
 def test_processes_lose_nothing(place: Place) -> None:
     array = create(place)
     before = zarrvec.history(array, limit=1)[0].number
@@ -118,6 +119,7 @@ def write_columns(place: Place, writer: int) -> None:
         array[turn, writer * 8 : (writer + 1) * 8] = writer + 1
 
 
+@pytest.mark.once
 def test_processes_share_chunks(place: Place) -> None:
     """Each writes its part of every chunk."""
     create(place, shape=(10, CHUNK))
@@ -151,6 +153,7 @@ def make_a_store(place: Place, writer: int, start: float) -> None:
     root.create_array(f"a{writer}", data=np.arange(10) + writer)
 
 
+@pytest.mark.once
 def test_processes_make_a_store_at_once(place: Place) -> None:
     in_processes(make_a_store, [(place, writer, time.time() + 3) for writer in range(2)])
     root = zarr.open_group(place[0], mode="r", storage_options=place[1] or None)
@@ -172,6 +175,7 @@ def read_until(place: Place, queue: Any, staleness: float) -> None:
             queue.put((value, time.time()))
 
 
+@pytest.mark.once
 @ON_S3
 @pytest.mark.parametrize("staleness", [0, 0.5])
 def test_a_reader_sees_commits_in_time(place: Place, staleness: float) -> None:

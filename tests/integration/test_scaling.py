@@ -9,6 +9,8 @@ from benchmarks.scaling import chunks, compare, model_index, vectors
 from benchmarks.scaling.model_index import Index
 from zarrvec.search import index as index_module
 
+pytestmark = pytest.mark.once
+
 pytest.importorskip("faiss")
 
 COUNTS = {"requests", "rounds", "pages", "lists", "groups"}

@@ -103,6 +103,7 @@ def test_cold_and_warm(place, reopen, s3_proxy, minilm):
     assert again.ids.tolist() == hits.ids.tolist()
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("chunk_bytes", [entries.CHUNK_BYTES, 64 << 10])
 def test_cold_when_others_have_folded_the_delta(
     s3_server, reopen, s3_proxy, minilm, monkeypatch, chunk_bytes

@@ -105,9 +105,12 @@ class Committer:
             await asyncio.sleep(0)  # let calls that are in flight together gather
             while self._queue:
                 group = self._take()
+                attempt = _Attempt(write_id=secrets.token_bytes(WRITE_ID_BYTES))
                 try:
-                    await self._commit_group(group)
+                    await self._commit_group(group, attempt)
                 except BaseException as error:
+                    if attempt.upload is not None:
+                        attempt.upload.stop()
                     for waiting in group:
                         if not waiting.done.done():
                             waiting.done.set_exception(error)
@@ -139,13 +142,12 @@ class Committer:
         group, self._queue = self._queue[:size], self._queue[size:]
         return group
 
-    async def _commit_group(self, group: list[_Waiting]) -> None:
+    async def _commit_group(self, group: list[_Waiting], attempt: "_Attempt") -> None:
         head = await self._heads.current(checked_after=now() - TRUST_NEXT_SECONDS)
         if not head.number:
             head = await self._heads.newest()
         if not head.number:
             await self._before_first()
-        attempt = _Attempt(write_id=secrets.token_bytes(WRITE_ID_BYTES))
         losses = 0
         while True:
             if any([await stale_keys(self._reader, head, Delta(), waiting.changes) for waiting in group]):
@@ -162,15 +164,17 @@ class Committer:
             if attempt.upload is None:
                 packs = [pack for waiting in group for pack in waiting.changes.packs]
                 attempt.upload = await self._writer.upload(head, merged, packs)
-                for waiting in group:
-                    for upload in waiting.changes.uploads:
-                        await upload
                 attempt.survivors = len(group)
                 merged = attempt.upload.placed(merged)
             version, folded = await self._prepare(head, merged, group, attempt)
+            await attempt.upload.sent()
+            for waiting in group:
+                for upload in waiting.changes.uploads:
+                    await upload
             if not self._heads.is_trusted():  # the upload took long: the next number may have come and gone
                 head = await self._heads.newest()
                 continue
+            version.commit = _made_now(version.commit, head)
             asked = time.monotonic()
             landed, winner = await self._create(version, name_winner=losses == 0)
             if landed and not self._heads.is_trusted() and not await self._is_in_line(version):
@@ -260,7 +264,7 @@ class Committer:
             number=number,
             write_id=attempt.write_id,
             parent=head.commit.write_id if head.commit is not None else b"",
-            time_us=max(time.time_ns() // 1000, head.commit.time_us + 1 if head.commit is not None else 0),
+            time_us=0,  # told when all packs are there
             author=first.author or default_author(),
             message=first.message,
             automatic=first.automatic,
@@ -337,6 +341,13 @@ class _Attempt:
     upload: Upload | None = None
     survivors: int = 0
     """How many calls the upload was made for."""
+
+
+def _made_now(commit: Commit | None, head: Version) -> Commit:
+    """Return a commit with the time at which it is tried, later than that of the one before."""
+    assert commit is not None
+    least = 0 if head.commit is None else head.commit.time_us + 1
+    return msgspec.structs.replace(commit, time_us=max(time.time_ns() // 1000, least))
 
 
 @lru_cache(maxsize=1)

@@ -66,12 +66,25 @@ class Upload:
     """Packs written."""
     folded: Folded | None = None
     """Pages written, if the delta was folded."""
+    sending: list[asyncio.Task[None]] = field(default_factory=list)
+    """Packs on their way: no commit may name them before they are there."""
+
+    async def sent(self) -> None:
+        """Wait until all packs are there."""
+        for task in self.sending:
+            await task
+
+    def stop(self) -> None:
+        """Stop what is on its way."""
+        for task in self.sending:
+            task.cancel()
 
     def add(self, later: "Upload") -> None:
         """Take in what was uploaded for a later try."""
         self.located.update(later.located)
         self.packs = later.packs
         self.folded = later.folded
+        self.sending += later.sending
 
     def add_pack(self, values: Sequence[tuple[str, bytes]]) -> bytes:
         """Note the values of one pack, in key order; return its new name."""
@@ -114,7 +127,7 @@ class Writer:
         """Write the values of some changes into packs, and fold the delta if it is due.
 
         A commit that needs no pack uploads nothing: its values stand in the delta. `packs` are those that entries of
-        the changes already refer to.
+        the changes already refer to. The last pack is still being sent when this returns, see `Upload.sent`.
         """
         upload = Upload(packs=list(packs))
         delta = base.delta.updated(changes, 0)
@@ -127,7 +140,7 @@ class Writer:
         last = runs.pop() if runs else (0, 0)
         parts = [values[start:stop] for start, stop in runs]
         await asyncio.gather(*(self.put_values(upload.add_pack(part), part, base) for part in parts))
-        await self._put_last(upload, values[last[0] : last[1]], base, delta, plan)
+        await self._send_last(upload, values[last[0] : last[1]], base, delta, plan)
         return upload
 
     def _values(self, changes: Delta, delta: Delta, plan: FoldPlan | None) -> list[tuple[str, bytes]]:
@@ -146,7 +159,7 @@ class Writer:
         """Write one pack of values, which must be in key order, perhaps ahead of the commit that will name it."""
         await self._put(pack, values, [], _footer(pack, base, _place(pack, values)))
 
-    async def _put_last(
+    async def _send_last(
         self,
         upload: Upload,
         values: Sequence[tuple[str, bytes]],
@@ -172,7 +185,8 @@ class Writer:
                 end += len(structure)
             root_place = places.pop() if upload.folded.root_at else None
             footer = msgspec.structs.replace(footer, pages=places, root=root_place)
-        await self._put(pack, values, structures, footer)
+        upload.sending.append(asyncio.ensure_future(self._put(pack, values, structures, footer)))
+        await asyncio.sleep(0)  # it begins before whatever is made meanwhile
 
     async def _put(
         self, pack: bytes, values: Sequence[tuple[str, bytes]], structures: Sequence[bytes], footer: Footer

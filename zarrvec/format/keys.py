@@ -88,6 +88,7 @@ def is_metadata(key: str) -> bool:
     return key.rpartition("/")[2] in METADATA_NAMES
 
 
+@lru_cache(maxsize=1 << 14)
 def sort_key(key: str) -> bytes:
     """Return bytes whose order is the order of keys.
 

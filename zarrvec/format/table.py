@@ -47,7 +47,6 @@ def encode_table(rows: Sequence[tuple[str, Entry]]) -> bytes:
     runs: list[tuple[int, int]] = []
     inline: list[bytes] = []
     inline_bytes = 0
-    lengths = np.empty(len(rows), "<u8")
     expected = (-1, 0)
     generation = -1
     for row, (_, entry) in enumerate(rows):
@@ -65,7 +64,6 @@ def encode_table(rows: Sequence[tuple[str, Entry]]) -> bytes:
         if place != expected:
             extents.append((row, *place))
         expected = after
-        lengths[row] = entry.length
         if entry.generation != generation:
             generation = entry.generation
             runs.append((row, generation))
@@ -80,7 +78,7 @@ def encode_table(rows: Sequence[tuple[str, Entry]]) -> bytes:
             planes([extent[0] for extent in extents], "<u4"),
             planes([extent[1] for extent in extents], "<u4"),
             planes([extent[2] for extent in extents], "<u8"),
-            planes(lengths, "<u8"),
+            planes([entry.length for _, entry in rows], "<u8"),
             planes([run[0] for run in runs], "<u4"),
             planes([run[1] for run in runs], "<u8"),
             *inline,
@@ -311,14 +309,9 @@ def _split_keys(keys: list[str]) -> tuple[list[int], list[int], bytes]:
 
 def _common(left: bytes, right: bytes) -> int:
     """Return how many bytes two keys share from their start."""
-    low, high = 0, min(len(left), len(right))
-    while low < high:
-        middle = (low + high + 1) // 2
-        if left[:middle] == right[:middle]:
-            low = middle
-        else:
-            high = middle - 1
-    return low
+    size = min(len(left), len(right))
+    differs = int.from_bytes(left[:size], "big") ^ int.from_bytes(right[:size], "big")
+    return size - (differs.bit_length() + 7) // 8
 
 
 def encode_keys(keys: list[str]) -> bytes:

@@ -88,17 +88,13 @@ def _lost(nearest: Float32, scores: Float32, before: Float64, places: int) -> fl
     before
         (c, t) float64: how many rows these and those before them stand for.
     """
-    total = 0.0
-    for some, ascending, counted in zip(nearest, scores, before, strict=True):
-        first = np.searchsorted(counted, places, side="left")
-        if first == len(counted):
-            continue  # there are no more than that
-        limit = ascending[first]
-        less, upto = (
-            np.searchsorted(ascending, limit, side="left"),
-            np.searchsorted(ascending, limit, side="right"),
-        )
-        begin, end = counted[less - 1] if less else 0.0, counted[upto - 1]
-        share = min(1.0, (places - begin) / (end - begin))
-        total += np.count_nonzero(some > limit) + (1 - share) * np.count_nonzero(some == limit)
-    return float(total / nearest.size)
+    first = np.count_nonzero(before < places, axis=1)
+    asked = np.flatnonzero(first < before.shape[1])  # of the others there are no more than that
+    nearest_of, ascending, counted = nearest[asked], scores[asked], before[asked]
+    each = np.arange(len(asked))
+    limit = ascending[each, first[asked]][:, None]
+    less, upto = (np.count_nonzero(of(ascending, limit), axis=1) for of in (np.less, np.less_equal))
+    begin, end = np.where(less > 0, counted[each, less - 1], 0.0), counted[each, upto - 1]
+    share = np.minimum(1.0, (places - begin) / (end - begin))
+    beyond, tied = (np.count_nonzero(of(nearest_of, limit), axis=1) for of in (np.greater, np.equal))
+    return float((beyond + (1 - share) * tied).sum() / nearest.size)

@@ -89,10 +89,10 @@ class Pairing:
         return found
 
     def _choose(self, distances: Float32) -> tuple[npt.NDArray[Any], ...]:
-        np.maximum(distances, 0, out=distances)
         each, nearest = np.arange(len(distances)), distances.argmin(axis=1)
-        squares = distances[each, nearest]
-        losses = distances - self._apart[nearest]
+        squares = np.maximum(distances[each, nearest], 0)  # of what is rounded
+        losses = self._apart[nearest]
+        np.subtract(distances, losses, out=losses)
         losses += squares[:, None]
         losses *= losses
         away = squares >= _LEAST

@@ -59,12 +59,12 @@ class Lister:
         nearest, squares, second, gains = self._pairing.find(vectors)
         second = np.where((gains >= self._second_from) & (second != nearest), second, -1)
         twice = np.flatnonzero(second >= 0)
-        for which, lists in ((np.arange(len(ids)), nearest), (twice, second[twice])):
-            for start in range(0, len(which), _BLOCK_ROWS):
+        for theirs, rows_of, lists in ((ids, vectors, nearest), (ids[twice], vectors[twice], second[twice])):
+            for start in range(0, len(theirs), _BLOCK_ROWS):
                 part = slice(start, start + _BLOCK_ROWS)
-                rows, around = vectors[which[part]], self._centroids[lists[part]]
+                rows, around = rows_of[part], self._centroids[lists[part]]
                 residuals = rows - around
                 away = np.sqrt(np.einsum("ij,ij->i", residuals, residuals))
                 np.maximum.at(self.radii, lists[part], away * _ROUND_UP)
-                spool.add(ids[which[part]], lists[part] + first, quantize(rows, around, residuals))
+                spool.add(theirs[part], lists[part] + first, quantize(rows, around, residuals))
         return Placed(np.stack([nearest, second], axis=1), float(squares.sum(dtype=np.float64)))

@@ -95,7 +95,7 @@ def quantize(vectors: Float32, centroids: Float32, residuals: Float32 | None = N
     residuals /= np.where(scales == 0, np.float32(1), scales)[:, None]
     np.rint(residuals, out=residuals)
     np.clip(residuals, -_LEVELS, _LEVELS, out=residuals)
-    codes = np.add(residuals, CODE_ZERO, dtype=np.float32).astype(np.uint8)
+    codes = residuals.astype(np.int8).view(np.uint8) ^ np.uint8(CODE_ZERO)
     residuals *= scales[:, None]
     residuals += centroids
     norms = np.einsum("ij,ij->i", residuals, residuals)

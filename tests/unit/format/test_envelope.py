@@ -7,6 +7,8 @@ import pytest
 from zarrvec.errors import StorageError
 from zarrvec.format.envelope import MAX_RAW_BYTES, Kind, unwrap, wrap
 
+pytestmark = pytest.mark.once
+
 
 def test_the_root_of_millions_of_packs():
     payload = random.Random(0).randbytes(MAX_RAW_BYTES + 1)

@@ -26,6 +26,8 @@ from zarrvec.format.pack import (
 )
 from zarrvec.format.table import Table
 
+pytestmark = pytest.mark.once
+
 VECTORS = Path(__file__).parents[3] / "specs" / "vectors"
 _spec = importlib.util.spec_from_file_location("make_vectors", VECTORS / "make_vectors.py")
 assert _spec is not None

@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 
 from zarrvec.layout.blocking import blocks, edges_of, pieces, plan_blocks, touched
 
+pytestmark = pytest.mark.once
+
 
 def reads_of(edges, units, counts):
     """Count reads of source units by going through all blocks."""

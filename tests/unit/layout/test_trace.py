@@ -7,6 +7,8 @@ import pytest
 
 from zarrvec.layout.trace import ARRAYS, SHAPES, ArrayTrace, Counts, Shape, Tally, split_chunk_key
 
+pytestmark = pytest.mark.once
+
 
 @pytest.mark.parametrize(
     ("key", "axes", "zarr_format", "expected"),

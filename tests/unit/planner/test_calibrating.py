@@ -8,6 +8,8 @@ from zarrvec.planner.calibrating import PRICES, calibrated_machine, fitted
 from zarrvec.planner.effort import Effort
 from zarrvec.planner.targets import Machine
 
+pytestmark = pytest.mark.once
+
 
 def timed(machine, amounts, codec_seconds=0.0):
     effort = Effort(codec_seconds=codec_seconds, amounts=amounts)

@@ -136,6 +136,7 @@ def test_whole_numbers_of_numpy():
     assert plan.chunks[0] == 5
 
 
+@pytest.mark.once
 def test_frames_get_plain_zstd():
     frames = np.moveaxis(load_episode()["rgb"], -1, 1)[None]
     plan = zarrvec.plan(FRAMES, "u1", reads=["by episode"], writes=["by episode"], sample=frames)
@@ -146,6 +147,7 @@ def test_frames_get_plain_zstd():
     assert plan.compressor == {"id": "zstd", "level": int(plan.codec.name[-1]), "checksum": False}
 
 
+@pytest.mark.once
 def test_lossy_codecs_only_where_they_are_allowed():
     vectors = load_texts()[0][:1000]
     asked = {"reads": ["full scan"], "sample": vectors, "objective": "cost"}

@@ -9,6 +9,8 @@ from zarrvec.search import coarse, kernels
 from zarrvec.search.depth import Compass
 from zarrvec.search.records import LIST_HEAD, ListTable
 
+pytestmark = pytest.mark.once
+
 pytest.importorskip("numba")
 
 

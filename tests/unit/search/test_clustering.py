@@ -15,6 +15,8 @@ from zarrvec.search.clustering import (
 )
 from zarrvec.search.similarity import similarity_order
 
+pytestmark = pytest.mark.once
+
 
 @pytest.fixture(autouse=True)
 def _one_thread():  # several processes of pytest share the cores, and waiting threads of faiss would take them

@@ -16,6 +16,8 @@ from zarrvec.search.metrics import METRICS
 from zarrvec.search.records import LIST_HEAD, Entries, Layout, ListTable
 from zarrvec.search.space import distances_of, indexed_queries
 
+pytestmark = pytest.mark.once
+
 VECTORS = Path(__file__).parents[3] / "specs" / "vectors"
 HEAD = Head.decode(json.loads((VECTORS / "index.json").read_text())["l2"]["head"], name="x")
 

@@ -15,6 +15,8 @@ from zarrvec.search.kernels import Found, ScanInput, merge, scan
 from zarrvec.search.loading import Loader
 from zarrvec.search.records import Entries, Layout
 
+pytestmark = pytest.mark.once
+
 needs_numba = pytest.mark.skipif(importlib.util.find_spec("numba") is None, reason="numba is not installed")
 both = pytest.mark.parametrize("name", ["numpy", pytest.param("numba", marks=needs_numba)])
 

@@ -7,6 +7,8 @@ import zarr
 from zarrvec.search.metrics import METRICS
 from zarrvec.search.truth import Truth
 
+pytestmark = pytest.mark.once
+
 K = 10
 ROWS, WIDTH = 5000, 16
 

@@ -29,3 +29,15 @@ def test_nothing_offered():
     top = TopK(queries=2, k=1)
     top.update(np.empty(0, np.intp), np.empty(0, np.int64), np.empty(0))
     assert top.thresholds(slice(0, 2)).tolist() == [np.inf, np.inf]
+
+
+@pytest.mark.parametrize("queries", [3, 70_000])
+def test_ids_decide_among_equal_distances_infinite_ones_too(queries):
+    rng = np.random.default_rng(queries)
+    distances = rng.choice([1.0, 2.0, 2.5, np.inf], size=(queries, 6))
+    top = TopK(queries=queries, k=4)
+    for ids in (np.array([5, 0]), np.array([3, 1]), np.array([4, 2])):
+        query = np.repeat(np.arange(queries), 2)
+        top.update(query, np.tile(ids, queries), distances[:, ids].ravel())
+    expected = np.argsort(distances, axis=1, kind="stable")[:, :4]
+    assert (top.ids == expected).all()
