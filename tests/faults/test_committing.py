@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+import time
 import uuid
 from collections.abc import Awaitable, Callable
 from functools import partial
@@ -474,6 +475,21 @@ def test_a_failed_upload_commits_nothing_and_the_next_write_works(store: Store) 
     assert store.contents() == {}
     process.write({"x/c/0": BIG})
     assert store.contents() == {"x/c/0": BIG}
+
+
+def test_a_commit_waits_for_its_packs_and_is_as_old_as_their_last(store: Store) -> None:
+    process = store.process()
+    seen: list[tuple[int, int]] = []
+
+    async def look() -> None:
+        await asyncio.sleep(0.05)
+        seen.append((store.commits(), time.time_ns() // 1000))
+
+    process.meet("put", look)
+    process.write({"x/c/0": BIG})
+    assert [commits for commits, _ in seen] == [0]
+    (commit,) = run_sync(process.repository.history())
+    assert commit.time_us >= seen[0][1]
 
 
 def test_one_failed_upload_of_many_in_a_transaction(store: Store) -> None:
