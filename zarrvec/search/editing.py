@@ -251,7 +251,7 @@ class Editor:
 
     def _drop(self, names: set[str]) -> None:
         store = self._snapshot.target.store
-        if store.supports_deletes:  # not a ZIP file: what no head names is never read
+        if names and store.supports_deletes:  # not a ZIP file: what no head names is never read
             _delete_below(store, names)
 
     def _names(self) -> list[str]:

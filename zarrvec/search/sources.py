@@ -216,8 +216,10 @@ class Versioned:
 
     def generation(self, key: str) -> int:
         """Return the number of the commit that wrote a value last; 0 if there is none."""
-        (entry,) = run_sync(self.repository.locate(self.view, [key]))
-        return 0 if entry is None else entry.generation or STAGED
+        entry = self.view.find(key)
+        if entry is None:  # pages may tell
+            (entry,) = run_sync(self.repository.locate(self.view, [key]))
+        return 0 if entry is None or entry.is_deleted else entry.generation or STAGED
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
