@@ -1,6 +1,6 @@
 """Into which lists does a row go, and as which entries?"""
 
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -59,12 +59,18 @@ class Lister:
         nearest, squares, second, gains = self._pairing.find(vectors)
         second = np.where((gains >= self._second_from) & (second != nearest), second, -1)
         twice = np.flatnonzero(second >= 0)
-        for theirs, rows_of, lists in ((ids, vectors, nearest), (ids[twice], vectors[twice], second[twice])):
-            for start in range(0, len(theirs), _BLOCK_ROWS):
-                part = slice(start, start + _BLOCK_ROWS)
-                rows, around = rows_of[part], self._centroids[lists[part]]
-                residuals = rows - around
-                away = np.sqrt(np.einsum("ij,ij->i", residuals, residuals))
-                np.maximum.at(self.radii, lists[part], away * _ROUND_UP)
-                spool.add(theirs[part], lists[part] + first, quantize(rows, around, residuals))
+        blocks: list[tuple[Any, npt.NDArray[np.int32]]] = [
+            (part, nearest[part]) for part in _blocks_of(len(ids))
+        ]
+        blocks += [(twice[part], second[twice[part]]) for part in _blocks_of(len(twice))]
+        for which, lists in blocks:
+            rows, around = vectors[which], self._centroids[lists]
+            residuals = rows - around
+            away = np.sqrt(np.einsum("ij,ij->i", residuals, residuals))
+            np.maximum.at(self.radii, lists, away * _ROUND_UP)
+            spool.add(ids[which], lists + first, quantize(rows, around, residuals))
         return Placed(np.stack([nearest, second], axis=1), float(squares.sum(dtype=np.float64)))
+
+
+def _blocks_of(count: int) -> list[slice]:
+    return [slice(start, start + _BLOCK_ROWS) for start in range(0, count, _BLOCK_ROWS)]
