@@ -54,7 +54,7 @@ def test_requests_of_a_small_array(proxied_bucket, s3_proxy):
 
 
 RECHUNK = """
-import sys, tracemalloc, zarr, zarrvec
+import sys, tracemalloc, numpy.ma, zarr, zarrvec
 small = zarr.create_array("zarrvec::memory://small", shape=(4, 4), chunks=(2, 2), dtype="f4")
 small[:] = 1
 zarrvec.rechunk(small, chunks=(4, 1))  # so that all that is imported is there

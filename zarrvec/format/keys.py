@@ -88,7 +88,7 @@ def is_metadata(key: str) -> bool:
     return key.rpartition("/")[2] in METADATA_NAMES
 
 
-@lru_cache(maxsize=1 << 14)
+@lru_cache(maxsize=2048)  # about the keys of a delta
 def sort_key(key: str) -> bytes:
     """Return bytes whose order is the order of keys.
 
