@@ -17,8 +17,6 @@ from zarrvec.search.head import ATTRIBUTE
 from zarrvec.search.loading import Loader
 from zarrvec.search.roots import GroupedRoot
 
-pytestmark = pytest.mark.once
-
 pytest.importorskip("faiss")
 
 ROWS, WIDTH, LISTS_MADE = 20_000, 24, 400
@@ -82,6 +80,7 @@ def recall(array, truth, **options):
     return (hits.ids[:, :, None] == truth.ids[:, None, :]).any(axis=2).mean()
 
 
+@pytest.mark.once
 def test_all_lists_are_found(known, looks_at_all, monkeypatch):
     numpy_alone = Loader()
     numpy_alone.missing = True  # compiled code rounds differently
@@ -95,6 +94,7 @@ def test_all_lists_are_found(known, looks_at_all, monkeypatch):
     np.testing.assert_allclose(hits.distances, expected.distances, rtol=2e-5, atol=2e-5)
 
 
+@pytest.mark.once
 def test_recall_is_that_of_all_lists(known, looks_at_all):
     asked = (0.9, 0.95, 0.99)
     got = [recall(known.array, known.truth, recall=share) for share in asked]
@@ -108,11 +108,13 @@ def test_recall_is_that_of_all_lists(known, looks_at_all):
     assert met >= recall(known.array, selected, where=where) - 0.01
 
 
+@pytest.mark.once
 def test_more_lists_are_more_recall(known):
     recalls = [recall(known.array, known.truth, nprobe=nprobe, rerank=True) for nprobe in (1, 8, 64)]
     assert recalls == sorted(recalls)
 
 
+@pytest.mark.once
 def test_single_queries_find_what_many_find(known):
     together = known.array.vec.search(QUERIES[:20], 10, nprobe=4)
     forget()
@@ -120,6 +122,7 @@ def test_single_queries_find_what_many_find(known):
         assert known.array.vec.search(query, 10, nprobe=4).ids.tolist() == ids.tolist()
 
 
+@pytest.mark.once
 def test_rounds_and_requests(known):
     array = known.array
     array.vec.search(QUERIES[0], 10)
@@ -138,6 +141,7 @@ def test_rounds_and_requests(known):
     assert (foreseen.rounds, foreseen.requests) == (cold.rounds, cold.requests)
 
 
+@pytest.mark.once
 def test_threads_fill_in_the_same(known):
     expected = known.array.vec.search(QUERIES, 10, nprobe=8).ids.tolist()
     for _ in range(3):
@@ -147,6 +151,7 @@ def test_threads_fill_in_the_same(known):
         assert [found.ids.tolist() for found in hits] == expected[:40]
 
 
+@pytest.mark.once
 def test_little_memory_is_enough(known):
     expected = [known.array.vec.search(query, 10).ids.tolist() for query in QUERIES[:30]]
     ROOTS.limit_bytes, before = 30 << 10, ROOTS.limit_bytes
@@ -160,6 +165,7 @@ def test_little_memory_is_enough(known):
         ROOTS.limit_bytes = before
 
 
+@pytest.mark.once
 def test_exact_search(known):
     hits = known.array.vec.search(QUERIES[:5], 10, exact=True)
     assert hits.ids.tolist() == known.truth.ids[:5].tolist()
@@ -216,6 +222,7 @@ def damageable():
     return indexed(MemoryStore(held), "l2", rows=3000, nlist=120), held
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("part", ["groups", "lists"])
 @pytest.mark.parametrize("at", [0, 13, 29, -60])
 @pytest.mark.parametrize("options", [{"nprobe": 120}, {}], ids=["all", "some"])

@@ -119,7 +119,6 @@ def write_columns(place: Place, writer: int) -> None:
         array[turn, writer * 8 : (writer + 1) * 8] = writer + 1
 
 
-@pytest.mark.once
 def test_processes_share_chunks(place: Place) -> None:
     """Each writes its part of every chunk."""
     create(place, shape=(10, CHUNK))
@@ -153,7 +152,6 @@ def make_a_store(place: Place, writer: int, start: float) -> None:
     root.create_array(f"a{writer}", data=np.arange(10) + writer)
 
 
-@pytest.mark.once
 def test_processes_make_a_store_at_once(place: Place) -> None:
     in_processes(make_a_store, [(place, writer, time.time() + 3) for writer in range(2)])
     root = zarr.open_group(place[0], mode="r", storage_options=place[1] or None)

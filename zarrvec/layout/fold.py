@@ -58,7 +58,7 @@ def loose_bytes(delta: Delta) -> int:
     return sum(
         len(entry.data)
         for key, entry in delta.entries.items()
-        if entry.length > INLINE_BYTES and entry.data is not None and not holds_inline(key, entry.length)
+        if entry.data is not None and not holds_inline(key, len(entry.data))
     )
 
 
