@@ -27,10 +27,11 @@ _CHECKED: Final = HEADER.size - 4
 _ZSTD_LEVEL: Final = 3
 _ZSTD_MAGIC: Final = b"\x28\xb5\x2f\xfd"
 _SMALL_BYTES: Final = 64
-_readable: Final[Callable[[Any], Any]] = (
-    partial(np.frombuffer, dtype=np.uint8) if google_crc32c.implementation == "c" else bytes
-)
-"""Makes of a buffer what a checksum is computed of: without a copy, where the library takes other than bytes."""
+_IS_COMPILED: Final = google_crc32c.implementation == "c"
+_READABLE: Final = (bytes, np.ndarray) if _IS_COMPILED else bytes
+"""What a checksum is computed of as it is."""
+_readable: Final[Callable[[Any], Any]] = partial(np.frombuffer, dtype=np.uint8) if _IS_COMPILED else bytes
+"""Makes that of any other buffer: without a copy, where the library takes other than bytes."""
 
 
 class Kind(IntEnum):
@@ -50,7 +51,7 @@ def crc32c(data: Any) -> int:
     >>> hex(crc32c(b"123456789"))
     '0xe3069283'
     """
-    return int(google_crc32c.value(data if isinstance(data, bytes) else _readable(data)))
+    return int(google_crc32c.value(data if isinstance(data, _READABLE) else _readable(data)))
 
 
 def wrap(kind: Kind, payload: bytes) -> bytes:

@@ -18,19 +18,31 @@ from zarr.types import AnyArray
 from zarrvec.engine.bridge import run_sync
 from zarrvec.faces.targets import repository_and_key
 from zarrvec.repository import Repository
-from zarrvec.search.entries import EntriesReader
+from zarrvec.search.entries import APART_BYTES, EntriesReader
 from zarrvec.search.records import PACKED_LEVEL, pack_rows
 
 
-def write_attribute(group: zarr.Group, name: str, value: Any) -> None:
-    """Set an attribute of the group of an index, whose document is replaced; on a zarrvec store that rests on what was read of it."""
+def write_attribute(group: zarr.Group, name: str, value: Any, *, ahead: bool = False) -> None:
+    """Set an attribute of the group of an index, whose document is replaced; on a zarrvec store that rests on what was read of it.
+
+    Parameters
+    ----------
+    ahead
+        Whether a zarrvec store begins to send what was written before in the open transaction.
+    """
     found = _ours(group.store_path)
     if found is None:
         group.attrs[name] = value
         return
     repository, path = found
     document = _group_document({**group.attrs.asdict(), name: value})
-    run_sync(repository.write({f"{path}/zarr.json": document}))
+
+    async def write() -> None:
+        if ahead and repository.transaction is not None:
+            await repository.transaction.staging.send_ahead()
+        await repository.write({f"{path}/zarr.json": document})
+
+    run_sync(write())
 
 
 def write_whole(
@@ -119,7 +131,7 @@ def unit_of(array: AnyArray) -> int:
     return (array.shards or array.chunks)[0]
 
 
-def write_rows(array: AnyArray, start: int, *parts: bytes | memoryview) -> None:
+def write_rows(array: AnyArray, start: int, *parts: bytes | memoryview, ahead: bool = False) -> None:
     """Write a whole unit of an array of entries, the last of which ends with the array.
 
     Parameters
@@ -130,6 +142,8 @@ def write_rows(array: AnyArray, start: int, *parts: bytes | memoryview) -> None:
         The first row.
     *parts
         Together the bytes of whole rows.
+    ahead
+        Whether a zarrvec store begins to send them in the open transaction, if they are long.
     """
     found, unit, width = _ours(array.store_path), unit_of(array), array.shape[1]
     if found is None:
@@ -137,7 +151,7 @@ def write_rows(array: AnyArray, start: int, *parts: bytes | memoryview) -> None:
         array[start : start + len(rows)] = rows
         return
     missing = bytes(unit * width - sum(map(len, parts)))
-    _write(found, {f"c/{start // unit}/0": b"".join((*parts, missing))})
+    _write(found, {f"c/{start // unit}/0": b"".join((*parts, missing))}, ahead=ahead)
 
 
 def _ours(place: StorePath) -> tuple[Repository, str] | None:
@@ -146,7 +160,12 @@ def _ours(place: StorePath) -> tuple[Repository, str] | None:
 
 
 def _write(
-    found: tuple[Repository, str], values: Mapping[str, bytes], *, replace: bool = False, keep: bool = False
+    found: tuple[Repository, str],
+    values: Mapping[str, bytes],
+    *,
+    replace: bool = False,
+    keep: bool = False,
+    ahead: bool = False,
 ) -> None:
     """Write values below a path of a zarrvec store, beside what is there or in its place.
 
@@ -161,6 +180,8 @@ def _write(
         for key, value in values.items():
             await staging.put(f"{path}/{key}", value, keep=keep)
         await repository.finish(staging)
+        if ahead and repository.transaction is not None:
+            await staging.send_ahead(APART_BYTES)
 
     run_sync(write())
 

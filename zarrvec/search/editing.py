@@ -23,7 +23,6 @@ from zarr.types import AnyArray
 from zarrvec.engine.bridge import run_sync
 from zarrvec.errors import CorruptError, ReadOnlyError, SearchError
 from zarrvec.faces.store import ZarrVecStore
-from zarrvec.faces.writing import send_ahead
 from zarrvec.format.envelope import crc32c
 from zarrvec.search.arrays import write_attribute, write_whole
 from zarrvec.search.below import PartsBelow
@@ -219,7 +218,7 @@ class Editor:
         deleted
             All deleted ids; None if they didn't change.
         sweep
-            Whether to look for what a writer left that died, on stores without versions.
+            Whether to look for what a writer left that died, or another program wrote.
 
         Raises
         ------
@@ -231,10 +230,10 @@ class Editor:
         if deleted is not None:
             head = msgspec.structs.replace(head, deleted_ids=self._write_deleted(deleted))
         if self._parts is None:
-            send_ahead(self._snapshot.array)
-            write_attribute(self.group, ATTRIBUTE, head.encode())
-            kept = head.parts | {COVERAGE} | ({QUERIES} if head.calibration.source == "queries" else set())
-            self._drop({name for name in self._names() if _is_part(name)} - kept)
+            write_attribute(self.group, ATTRIBUTE, head.encode(), ahead=True)
+            known = None if sweep else self._before  # with every head the parts went that it did not name
+            there = set(filter(_is_part, self._names())) if known is None else _named_by(known)
+            self._drop(there - _named_by(head))
             return head
         sync(self._parts.settle())
         if _revision(open_head(Snapshot.of(self._snapshot.array))) != _revision(self._before):
@@ -357,6 +356,10 @@ def _refuse_strangers(snapshot: Snapshot, names: Iterable[str]) -> None:
 
 def _is_part(name: str) -> bool:
     return name in (COVERAGE, QUERIES) or age_of(name) is not None
+
+
+def _named_by(head: Head) -> set[str]:
+    return head.parts | {COVERAGE} | ({QUERIES} if head.calibration.source == "queries" else set())
 
 
 def _revision(head: Head | None) -> str | None:

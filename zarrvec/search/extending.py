@@ -287,7 +287,7 @@ def _extend(
         merged = _tier(segments[1:], listing.rows)
         parts = [part for part in index.parts if any(part.id == segment.id for segment in merged)]
         order, counts = listing.spool.sort(head.nlist)
-        new = Listed(counts, lambda run: listing.spool.entries(order[run]))
+        new = Listed(counts, lambda run, counts: listing.spool.packed(order[run], counts))
         lists = JoinedLists(now, parts, new, ahead=listing.ahead)
         total = listing.rows + sum(segment.rows for segment in merged)
         squares = listing.squares + sum(segment.spread * segment.rows for segment in merged)

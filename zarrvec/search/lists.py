@@ -94,7 +94,7 @@ def _damaged(part: Part, number: int, name: str) -> CorruptError:
     )
 
 
-def read_runs(snapshot: Snapshot, parts: Sequence[Part], numbers: Int64) -> list[list[bytes]]:
+def read_runs(snapshot: Snapshot, parts: Sequence[Part], numbers: Int64) -> list[memoryview]:
     """Return the lists of consecutive numbers of each of some segments, read whole by one wave of requests, checked; none is kept.
 
     Raises
@@ -110,23 +110,19 @@ def read_runs(snapshot: Snapshot, parts: Sequence[Part], numbers: Int64) -> list
         )
     wants = [part.entries.wants(span) for part, span in zip(parts, spans, strict=True)]
     data = parts_of(snapshot.read([want for some in wants for want in some]), map(len, wants))
-    return [
-        _cut(part, numbers, part.entries.join(span, blocks), snapshot.index_path)
-        for part, span, blocks in zip(parts, spans, data, strict=True)
-    ]
+    read = []
+    for part, span, blocks in zip(parts, spans, data, strict=True):
+        (block,) = part.entries.join(span, blocks) or [memoryview(b"")]
+        _check(part, numbers, block, snapshot.index_path)
+        read.append(block)
+    return read
 
 
-def _cut(part: Part, numbers: Int64, blocks: Sequence[memoryview], name: str) -> list[bytes]:
-    """Cut what was read of a segment, one block or none, into lists."""
-    counts, at, lists = part.counts[numbers].tolist(), 0, []
-    for number, count, crcs in zip(numbers.tolist(), counts, part.crcs[numbers].tolist(), strict=True):
-        low, end = part.layout.head_bytes(count), part.layout.total_bytes(count)
-        data = bytes(blocks[0][at : at + end]) if count else b""
-        if count and [crc32c(data[:low]), crc32c(data[low:])] != crcs:
-            raise _damaged(part, number, name)
-        lists.append(data)
-        at += end
-    return lists
+def _check(part: Part, numbers: Int64, block: memoryview, name: str) -> None:
+    """Check the lists of consecutive numbers."""
+    found = part.layout.checksums(block, part.counts[numbers])
+    for number in numbers[(found != part.crcs[numbers]).any(axis=1)].tolist():
+        raise _damaged(part, number, name)
 
 
 def keep_whole(part: Part, block: memoryview | bytes, name: str) -> None:

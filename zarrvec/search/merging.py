@@ -1,6 +1,6 @@
 """How do the lists of one segment become part of another?"""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -11,10 +11,10 @@ from zarrvec.search.depth import waves
 from zarrvec.search.lists import read_lists, read_runs
 from zarrvec.search.places import Snapshot
 from zarrvec.search.quantize import Codes
-from zarrvec.search.records import Entries, Layout, join_lists, take
+from zarrvec.search.records import Checksums, Layout, Packed, take
 from zarrvec.search.roots import Part
 from zarrvec.search.spool import Spool
-from zarrvec.search.storing import Checksums, runs_of_lists, write_lists
+from zarrvec.search.storing import pack_runs, write_lists
 
 Int64 = npt.NDArray[np.int64]
 
@@ -26,8 +26,8 @@ class Listed(NamedTuple):
 
     counts: Int64
     """(nlist,) entries of each list."""
-    entries_in: Callable[[slice], Entries]
-    """Returns some, by their positions."""
+    pack: Callable[[slice, Int64], Packed]
+    """Returns the bytes of lists, given which of the entries, and how many in each."""
 
 
 class JoinedLists:
@@ -60,21 +60,18 @@ class JoinedLists:
     def close(self) -> None:
         """See `zarrvec.search.storing.Lists`."""
 
-    def _packed(self, layout: Layout) -> Iterator[bytes]:
-        sizes = self.counts * layout.entry_bytes
-        starts = np.cumsum(self._new.counts) - self._new.counts
-        for wave in waves(np.arange(len(sizes)), sizes, _WAVE_BYTES):
+    def _packed(self, layout: Layout) -> Iterator[Packed]:
+        if not self._parts:
+            yield from pack_runs(self._new.pack, self.counts)
+            return
+        start = 0
+        for wave in waves(np.arange(len(self.counts)), self.counts * layout.entry_bytes, _WAVE_BYTES):
+            counts = self._new.counts[wave]
+            run = slice(start, start + int(counts.sum()))
             stored = read_runs(self._snapshot, self._parts, wave)
-            for some, _ in runs_of_lists(self.counts[wave]):
-                numbers = wave[some]
-                counts, start = self._new.counts[numbers], int(starts[numbers[0]])
-                entries = self._new.entries_in(slice(start, start + int(counts.sum())))
-                sources: list[Iterable[Sequence[bytes]]] = [layout.cut(entries, counts.tolist())]
-                sources += [
-                    map(layout.cut_packed, lists[some], part.counts[numbers].tolist())
-                    for part, lists in zip(self._parts, stored, strict=True)
-                ]
-                yield join_lists(sources)
+            there = [(block, part.counts[wave]) for part, block in zip(self._parts, stored, strict=True)]
+            yield layout.join_lists([(self._new.pack(run, counts), counts), *there])
+            start = run.stop
 
 
 def copy_lists(
@@ -115,7 +112,6 @@ def copy_lists(
                 which = np.flatnonzero(ids < len(kept))
                 which = which[kept[ids[which]]]
                 ids, taken = ids[which], take(entries, which)
-            norms = np.zeros_like(taken.scales) if taken.norms is None else taken.norms
-            coded = Codes(taken.codes, taken.scales, taken.errors, norms)
+            coded = Codes(taken.codes, taken.scales, taken.errors, taken.norms)
             goes_to = number if numbers is None else numbers[number]
             spool.add(ids, np.full(len(ids), goes_to), coded)

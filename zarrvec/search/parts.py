@@ -21,9 +21,9 @@ from zarrvec.faces.store import ZarrVecStore
 from zarrvec.repository import Repository
 from zarrvec.search.assigning import Assignment, Space, assign, read_blocks
 from zarrvec.search.blocks import Block
-from zarrvec.search.records import Layout
+from zarrvec.search.records import Checksums, Layout
 from zarrvec.search.spool import Records, Spool, entries_of, record_dtype
-from zarrvec.search.storing import Checksums, pack_runs, write_lists
+from zarrvec.search.storing import pack_runs, write_lists
 
 Float32 = npt.NDArray[np.float32]
 Int32 = npt.NDArray[np.int32]
@@ -241,7 +241,8 @@ def write_range(
         )
     order = np.argsort(lists, kind="stable")
     records = np.concatenate([np.empty(0, dtype=record_dtype(layout)), *(some for _, some in cuts)])
-    packed = pack_runs(lambda run: entries_of(records[order[run]], layout), counts, layout)
+    entries = entries_of(records, layout)
+    packed = pack_runs(lambda run, counts: layout.pack_lists(entries, order[run], counts), counts)
 
     def write(place: StorePath) -> Checksums:
         array = zarr.Array.from_dict(place, target.metadata)

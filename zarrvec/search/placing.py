@@ -68,7 +68,9 @@ class Lister:
             residuals = rows - around
             away = np.sqrt(np.einsum("ij,ij->i", residuals, residuals))
             np.maximum.at(self.radii, lists, away * _ROUND_UP)
-            spool.add(ids[which], lists + first, quantize(rows, around, residuals))
+            spool.add(
+                ids[which], lists + first, quantize(rows, around, residuals, has_norms=spool.layout.has_norms)
+            )
         return Placed(np.stack([nearest, second], axis=1), float(squares.sum(dtype=np.float64)))
 
 

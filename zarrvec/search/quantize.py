@@ -12,6 +12,7 @@ from zarrvec.search._numpy_kernels import UNIT
 from zarrvec.search.records import CODE_ZERO
 
 _LEVELS: Final = 127
+_SMALLEST: Final = np.finfo(np.float32).tiny
 _STEPS: Final = (UNIT, 6, 2)
 """Of what codes of centroids may be multiples, to take fewer bytes when they are compressed; of `UNIT` compiled code has nothing to round."""
 ROUNDED: Final = 0.02
@@ -31,8 +32,8 @@ class Codes(NamedTuple):
     """(n,) float32."""
     errors: Float32
     """(n,) float32: distance from the decoded vector, rounded up."""
-    norms: Float32
-    """(n,) float32: squared length of the decoded vector."""
+    norms: Float32 | None
+    """(n,) float32: squared length of the decoded vector; None if they are not wanted."""
 
 
 def quantize_centroids(centroids: Float32, error: float = 0.0) -> tuple[npt.NDArray[np.int8], Float32]:
@@ -73,7 +74,9 @@ def _mean_square(vectors: Float32) -> float:
     return float(np.einsum("ij,ij->i", vectors, vectors).mean(dtype=np.float64))
 
 
-def quantize(vectors: Float32, centroids: Float32, residuals: Float32 | None = None) -> Codes:
+def quantize(
+    vectors: Float32, centroids: Float32, residuals: Float32 | None = None, *, has_norms: bool = True
+) -> Codes:
     """Encode each vector as its residual to its centroid.
 
     Parameters
@@ -82,6 +85,8 @@ def quantize(vectors: Float32, centroids: Float32, residuals: Float32 | None = N
         (n, d) float32 each, row by row; the centroids as they are decoded.
     residuals
         Their difference if it is known, which is written over.
+    has_norms
+        Whether the squared lengths are wanted.
 
     Examples
     --------
@@ -94,11 +99,12 @@ def quantize(vectors: Float32, centroids: Float32, residuals: Float32 | None = N
     scales = np.abs(residuals).max(axis=1, initial=0) / np.float32(_LEVELS)
     residuals /= np.where(scales == 0, np.float32(1), scales)[:, None]
     np.rint(residuals, out=residuals)
-    np.clip(residuals, -_LEVELS, _LEVELS, out=residuals)
+    if (scales < _SMALLEST).any():  # of so few digits that a quotient may be larger
+        np.clip(residuals, -_LEVELS, _LEVELS, out=residuals)
     codes = residuals.astype(np.int8).view(np.uint8) ^ np.uint8(CODE_ZERO)
     residuals *= scales[:, None]
     residuals += centroids
-    norms = np.einsum("ij,ij->i", residuals, residuals)
+    norms = np.einsum("ij,ij->i", residuals, residuals) if has_norms else None
     residuals -= vectors
     errors = np.sqrt(np.einsum("ij,ij->i", residuals, residuals)) * _ROUND_UP
     return Codes(codes, scales, errors, norms)

@@ -8,18 +8,18 @@ the high and the low planes of the codes, so that a prefix of it is a coarser li
 h = ceil(d / 2): a plane is unpacked by whole vectors of bytes.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import chain, pairwise
-from typing import Any, Final, NamedTuple, Self
+from itertools import pairwise
+from typing import Any, Final, NamedTuple, Self, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 from numcodecs import zstd
 
 from zarrvec.errors import CorruptError
-from zarrvec.format.envelope import unpack_frame
+from zarrvec.format.envelope import crc32c, unpack_frame
 
 CODE_ZERO: Final = 128
 """The code that stands for 0."""
@@ -48,6 +48,15 @@ SHARED_HEAD: Final = np.dtype(
     ]
 )
 """A row of the table of a later segment, which leaves empty lists out; 20 bytes."""
+
+_BLOCK_ENTRIES: Final = 256
+"""Entries whose codes are moved at once: they stay in the cache of a core."""
+
+Packed: TypeAlias = npt.NDArray[np.uint8]
+"""(bytes,) uint8: posting lists that follow each other."""
+Checksums: TypeAlias = npt.NDArray[np.uint32]
+"""(n, 2) uint32: CRC32C of each list up to the end of the high planes, and of its low planes."""
+Int64 = npt.NDArray[np.int64]
 
 
 class Entries(NamedTuple):
@@ -145,38 +154,100 @@ class Layout:
         >>> packed.tobytes().hex(" ", 4)
         '07000000 0000003f 0000803e 51036204'
         """
-        return np.frombuffer(self.pack_lists(entries, [len(entries.ids)]), dtype=np.uint8)
+        count = len(entries.ids)
+        return self.pack_lists(entries, np.arange(count), np.array([count]))
 
-    def pack_lists(self, entries: Entries, counts: Sequence[int]) -> bytes:
-        """Return the bytes of posting lists that follow each other, of so many of the entries each.
+    def pack_lists(self, entries: Entries, order: Int64, counts: Int64) -> Packed:
+        """Return the bytes of posting lists that follow each other.
+
+        Parameters
+        ----------
+        entries
+            Those of the lists, and perhaps others.
+        order
+            (n,) positions of the entries, list by list.
+        counts
+            (lists,) how many each list has, n together.
 
         Examples
         --------
         >>> layout = Layout(width=1, id_bytes=4, has_norms=False)
         >>> ones = np.ones(2, "f4")
         >>> entries = Entries(np.array([7, 8]), ones, ones, None, np.array([[0x12], [0x34]], "u1"))
-        >>> layout.pack_lists(entries, [1, 1]).hex(" ", 14)
-        '070000000000803f0000803f0102 080000000000803f0000803f0304'
+        >>> layout.pack_lists(entries, np.array([1, 0]), np.array([1, 1])).tobytes().hex(" ", 14)
+        '080000000000803f0000803f0304 070000000000803f0000803f0102'
         """
-        return join_lists([self.cut(entries, counts)])
+        packed = np.empty(self.total_bytes(len(order)), dtype=np.uint8)
+        firsts, sizes = np.repeat(np.cumsum(counts) - counts, counts), np.repeat(counts, counts)
+        *scalars, high, low = self._places(firsts, sizes, np.arange(len(order)) - firsts)
+        given = [entries.ids, entries.scales, entries.errors, entries.norms][: len(scalars)]
+        for (starts, size), values, kind in zip(scalars, given, "ufff", strict=False):
+            assert values is not None
+            _values_at(packed, f"<{kind}{size}")[starts] = values[order]
+        for part in _blocks_of(len(order)):
+            planes = planes_of(entries.codes[order[part]])
+            for (starts, size), plane in zip((high, low), planes, strict=True):
+                _values_at(packed, f"V{size}")[starts[part]] = plane.view(f"V{size}")[:, 0]
+        return packed
 
-    def cut(self, entries: Entries, counts: Sequence[int]) -> Iterator[list[bytes]]:
-        """Yield the parts of posting lists, for `join_lists`: of so many of the entries each."""
-        scalars = [(entries.ids, f"<u{self.id_bytes}"), (entries.scales, "<f4"), (entries.errors, "<f4")]
-        if entries.norms is not None:
-            scalars.append((entries.norms, "<f4"))
-        columns = [np.ascontiguousarray(values, dtype=dtype) for values, dtype in scalars]
-        columns += planes_of(entries.codes)
-        whole = [(column.tobytes(), column.strides[0]) for column in columns]
-        start = 0
-        for size in counts:
-            stop = start + size
-            yield [data[start * each : stop * each] for data, each in whole]
-            start = stop
+    def join_lists(self, sources: Sequence[tuple[Packed | memoryview, Int64]]) -> Packed:
+        """Return posting lists that follow each other, with the entries of one source after those of another in each.
 
-    def cut_packed(self, data: bytes, count: int) -> list[bytes]:
-        """Return the parts of a posting list of so many entries, for `join_lists`."""
-        return [data[count * start : count * stop] for start, stop in self._columns]
+        Parameters
+        ----------
+        sources
+            Of each, the bytes of the same lists, and the (lists,) entries that each has there.
+
+        Examples
+        --------
+        >>> layout, ones = Layout(width=1, id_bytes=4, has_norms=False), np.ones(1)
+        >>> one, two = (layout.pack(Entries(np.array([n]), ones, ones, None, np.array([[n]], "u1"))) for n in (7, 8))
+        >>> layout.unpack(layout.join_lists([(one, np.array([1])), (two, np.array([1]))]), 2).ids.tolist()
+        [7, 8]
+        """
+        counts = np.sum([some for _, some in sources], axis=0)
+        joined = np.empty(self.total_bytes(int(counts.sum())), dtype=np.uint8)
+        to, before = np.cumsum(counts) - counts, np.zeros_like(counts)
+        for data, some in sources:
+            firsts = np.repeat(np.cumsum(some) - some, some)
+            places = np.arange(len(firsts)) - firsts
+            taken = self._places(firsts, np.repeat(some, some), places)
+            put = self._places(np.repeat(to, some), np.repeat(counts, some), places + np.repeat(before, some))
+            for part in _blocks_of(len(firsts)):
+                for (source, size), (target, _) in zip(taken, put, strict=True):
+                    there = _values_at(np.frombuffer(data, dtype=np.uint8), f"V{size}")
+                    _values_at(joined, f"V{size}")[target[part]] = there[source[part]]
+            before += some
+        return joined
+
+    def checksums(self, data: Packed | memoryview, counts: Int64) -> Checksums:
+        """Return those of posting lists that follow each other, of so many entries each.
+
+        Examples
+        --------
+        >>> layout = Layout(width=1, id_bytes=4, has_norms=False)
+        >>> layout.checksums(np.zeros(14, "u1"), np.array([0, 1])).tolist()
+        [[0, 0], [3160122852, 1383945041]]
+        """
+        given, at, found = np.frombuffer(data, dtype=np.uint8), 0, []
+        for count in counts.tolist():
+            low, end = at + self.head_bytes(count), at + self.total_bytes(count)
+            found.append((crc32c(given[at:low]), crc32c(given[low:end])))
+            at = end
+        return np.array(found, dtype=np.uint32).reshape(-1, 2)
+
+    def _places(self, firsts: Int64, sizes: Int64, places: Int64) -> list[tuple[Int64, int]]:
+        """Return where the parts of some entries begin, in lists that follow each other, and the bytes of each.
+
+        Parameters
+        ----------
+        firsts, sizes, places
+            (n,) the first entry of the list of each, how many the list has, and which of them it is.
+        """
+        return [
+            (firsts * self.entry_bytes + sizes * start + places * (stop - start), stop - start)
+            for start, stop in self._columns
+        ]
 
     def unpack(
         self, data: npt.NDArray[np.uint8] | memoryview | bytes, count: int, *, bits: int = 8
@@ -222,27 +293,14 @@ class Layout:
         )
 
 
-def join_lists(sources: Sequence[Iterable[Sequence[bytes]]]) -> bytes:
-    """Return posting lists that follow each other, with the entries of one source after those of another in each.
+def _blocks_of(count: int) -> list[slice]:
+    return [slice(start, start + _BLOCK_ENTRIES) for start in range(0, count, _BLOCK_ENTRIES)]
 
-    Parameters
-    ----------
-    sources
-        Of each, the parts of the same lists, of `Layout.cut` or `Layout.cut_packed`.
 
-    Examples
-    --------
-    >>> layout = Layout(width=1, id_bytes=4, has_norms=False)
-    >>> one, two = (Entries(np.array([n]), np.ones(1), np.ones(1), None, np.array([[n]], "u1")) for n in (7, 8))
-    >>> joined = join_lists([layout.cut(one, [1]), [layout.cut_packed(layout.pack_lists(two, [1]), 1)]])
-    >>> layout.unpack(joined, 2).ids.tolist()
-    [7, 8]
-    """
-    if len(sources) == 1:
-        return b"".join(chain.from_iterable(sources[0]))
-    return b"".join(
-        part for lists in zip(*sources, strict=True) for column in zip(*lists, strict=True) for part in column
-    )
+def _values_at(data: npt.NDArray[np.uint8], dtype: str) -> npt.NDArray[Any]:
+    """Return the values that begin at each of some bytes: they overlap."""
+    each = np.dtype(dtype)
+    return np.ndarray((max(0, data.size - each.itemsize + 1),), each, data, strides=(1,))
 
 
 def take(entries: Entries, which: Any) -> Entries:

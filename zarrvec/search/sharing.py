@@ -37,9 +37,8 @@ from zarrvec.search.parts import (
     summary_of,
     write_range,
 )
-from zarrvec.search.records import Layout
+from zarrvec.search.records import Checksums, Layout
 from zarrvec.search.spool import entries_of
-from zarrvec.search.storing import Checksums
 from zarrvec.search.truth import Truth
 from zarrvec.types import PackRef
 

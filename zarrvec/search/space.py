@@ -58,14 +58,14 @@ def indexed_rows(
     """
     with np.errstate(over="ignore", invalid="ignore"):
         if origin is None:
-            vectors = rows.astype(np.float32)
+            vectors = rows.astype(np.float32, copy=metric != "cosine")
         else:
             vectors = np.subtract(rows, origin, dtype=np.result_type(rows, np.float32)).astype(np.float32)
         squares = np.einsum("ij,ij->i", vectors, vectors)
         kept = squares <= _LARGEST_SQUARE
         if metric == "cosine":
             tiny = np.flatnonzero(~kept | (squares < np.finfo(np.float32).tiny))
-            vectors /= np.sqrt(np.where(squares > 0, squares, 1))[:, None]
+            vectors = vectors / np.sqrt(np.where(squares > 0, squares, 1))[:, None]
             finite = tiny[np.isfinite(rows[tiny]).all(axis=1)]
             vectors[finite] = unit_rows(rows[finite])[0]
             kept[finite] = True

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from zarrvec.search.quantize import Codes
-from zarrvec.search.records import Entries, Layout, take
+from zarrvec.search.records import Entries, Layout, Packed, take
 
 Int64 = npt.NDArray[np.int64]
 Records: TypeAlias = npt.NDArray[Any]
@@ -67,8 +67,8 @@ class Spool:
     """
 
     def __init__(self, layout: Layout, *, folder: str | None = None) -> None:
+        self.layout: Final = layout
         self._dtype: Final = record_dtype(layout)
-        self._layout = layout
         self._folder = folder
         self._file: IO[bytes] | None = None
         self._held: list[Entries] = []
@@ -89,7 +89,7 @@ class Spool:
 
     def add(self, ids: Int64, lists: npt.NDArray[np.integer[Any]], coded: Codes) -> None:
         """Add entries: (n,) ids, (n,) the list of each, and their codes, which must not change any more."""
-        norms = coded.norms if self._layout.has_norms else None
+        norms = coded.norms if self.layout.has_norms else None
         self._held.append(Entries(ids, coded.scales, coded.errors, norms, coded.codes))
         self._held_count += len(ids)
         if self._held_count * self._dtype.itemsize > MEMORY_BYTES:
@@ -110,8 +110,15 @@ class Spool:
     def entries(self, positions: Int64) -> Entries:
         """Return some entries, by their positions in the order of adding."""
         if self._file is not None:
-            return entries_of(self.records(positions), self._layout)
+            return entries_of(self.records(positions), self.layout)
         return take(self._together(), positions)
+
+    def packed(self, positions: Int64, counts: Int64) -> Packed:
+        """Return posting lists of some entries, as `zarrvec.search.records.Layout.pack_lists` does."""
+        if self._file is None:
+            return self.layout.pack_lists(self._together(), positions, counts)
+        entries = self.entries(positions)
+        return self.layout.pack_lists(entries, np.arange(len(positions)), counts)
 
     def records(self, positions: Int64) -> Records:
         """Return some entries as they lie in the file."""
@@ -125,14 +132,14 @@ class Spool:
     def _together(self) -> Entries:
         """Return what is in memory as one."""
         if len(self._held) != 1:
-            nothing = entries_of(np.empty(0, dtype=self._dtype), self._layout)
+            nothing = entries_of(np.empty(0, dtype=self._dtype), self.layout)
             ids, scales, errors, norms, codes = zip(nothing, *self._held, strict=True)
             self._held = [
                 Entries(
                     np.concatenate(ids),
                     np.concatenate(scales),
                     np.concatenate(errors),
-                    np.concatenate(norms) if self._layout.has_norms else None,
+                    np.concatenate(norms) if self.layout.has_norms else None,
                     np.concatenate(codes),
                 )
             ]

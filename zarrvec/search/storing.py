@@ -4,25 +4,29 @@ Source: ``specs/vector-index.md``, section "Segments".
 """
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import Final, Protocol, TypeAlias
+from typing import Final, Protocol
 
 import numpy as np
 import numpy.typing as npt
 import zarr
 from zarr.types import AnyArray
 
-from zarrvec.faces.writing import send_ahead
 from zarrvec.format.envelope import crc32c
 from zarrvec.search.arrays import create_entries, unit_of, write_rows, write_whole
-from zarrvec.search.entries import APART_BYTES
 from zarrvec.search.groups import Grouped
 from zarrvec.search.head import Groups, Segment
-from zarrvec.search.records import LIST_HEAD, MAX_PACKED_BYTES, SHARED_HEAD, Entries, Layout, ListTable
+from zarrvec.search.records import (
+    LIST_HEAD,
+    MAX_PACKED_BYTES,
+    SHARED_HEAD,
+    Checksums,
+    Layout,
+    ListTable,
+    Packed,
+)
 from zarrvec.search.spool import Spool
 
 Int64 = npt.NDArray[np.int64]
-Checksums: TypeAlias = npt.NDArray[np.uint32]
-"""(n, 2) uint32: CRC32C of each list up to the end of the high planes, and of its low planes."""
 ORIGIN: Final = "origin"
 _PIECE_ENTRIES: Final = 1 << 11
 
@@ -75,7 +79,7 @@ class SpooledLists:
         self, array: AnyArray, counts: Int64, layout: Layout, progress: Callable[[int, int], None] | None
     ) -> Checksums:
         """See `Lists`."""
-        packed = pack_runs(lambda run: self._spool.entries(self._order[run]), counts, layout)
+        packed = pack_runs(lambda run, counts: self._spool.packed(self._order[run], counts), counts)
         return write_lists(array, packed, counts, layout, progress=progress, ahead=self.ahead)
 
     def close(self) -> None:
@@ -100,15 +104,15 @@ def runs_of_lists(counts: Int64) -> Iterator[tuple[slice, slice]]:
         first = last
 
 
-def pack_runs(entries_in: Callable[[slice], Entries], counts: Int64, layout: Layout) -> Iterator[bytes]:
-    """Yield the bytes of lists, some at a time; `entries_in` returns some of their entries, list by list."""
+def pack_runs(pack: Callable[[slice, Int64], Packed], counts: Int64) -> Iterator[Packed]:
+    """Yield the bytes of lists, some at a time; `pack` returns those of some entries, given how many each list has."""
     for lists, run in runs_of_lists(counts):
-        yield layout.pack_lists(entries_in(run), counts[lists].tolist())
+        yield pack(run, counts[lists])
 
 
 def write_lists(
     array: AnyArray,
-    packed: Iterable[bytes],
+    packed: Iterable[Packed],
     counts: Int64,
     layout: Layout,
     *,
@@ -145,12 +149,8 @@ def write_lists(
     for piece in packed:
         taken += len(piece) // layout.entry_bytes
         last = int(np.searchsorted(ends, taken, side="right"))
-        at = 0
-        for number, size in enumerate(counts[done:last].tolist(), start=done):
-            low, end = at + layout.head_bytes(size), at + layout.total_bytes(size)
-            crcs[number] = crc32c(piece[at:low]), crc32c(piece[low:end])
-            at = end
-        writer.add(piece)
+        crcs[done:last] = layout.checksums(piece, counts[done:last])
+        writer.add(piece.data)
         done = last
         if progress is not None:
             progress(done, len(counts))
@@ -281,9 +281,9 @@ class _Writer:
         self._missing = 0
         """Those that are not, if some are."""
 
-    def add(self, packed: bytes) -> None:
+    def add(self, packed: memoryview) -> None:
         """Take the bytes of whole entries."""
-        left = memoryview(packed)[self._skipped :]
+        left = packed[self._skipped :]
         self._skipped -= min(self._skipped, len(packed))
         while left and self._row < self._stop:
             end = min((self._row // self._unit + 1) * self._unit, self._stop)
@@ -293,7 +293,6 @@ class _Writer:
             left = left[len(self._parts[-1]) :]
             self._missing -= len(self._parts[-1])
             if not self._missing:
-                write_rows(self._array, self._row, *self._parts)
+                ahead = self._ahead and end < self._stop
+                write_rows(self._array, self._row, *self._parts, ahead=ahead)
                 self._row, self._parts = end, []
-                if self._ahead and self._row < self._stop:
-                    send_ahead(self._array, APART_BYTES)

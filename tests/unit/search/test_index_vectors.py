@@ -41,7 +41,7 @@ class Given:
         self._lists = lists
 
     def write(self, array, counts, layout, progress):
-        packed = [layout.pack(entries).tobytes() for entries in self._lists]
+        packed = [layout.pack(entries) for entries in self._lists]
         return write_lists(array, packed, counts, layout, progress=progress)
 
     def close(self):
