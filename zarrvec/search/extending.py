@@ -49,8 +49,9 @@ from zarrvec.search.units import Covered, stored_as
 Int64 = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
 
-_PLACED_ROWS: Final = 1024
-"""Rows that are put into lists at a time: what is made of them on the way takes memory that was used before."""
+_PLACED_BYTES: Final = 8 << 20
+"""Rows that are put into lists at a time, as float32. Who appends has other threads, and every call that lets them have the GIL
+costs ten times what it costs alone."""
 PENDING_BYTES: Final = 1 << 20
 """Appended rows are compared exactly by each search until there are so many bytes of them; then they become a segment."""
 SEGMENTS_OF_A_SIZE: Final = 4
@@ -199,8 +200,9 @@ class _Listing:
 
     def _place(self, ids: Int64, new: npt.NDArray[Any]) -> bool:
         lister = self._lister.result()
-        for start in range(0, len(new), _PLACED_ROWS):
-            part = slice(start, start + _PLACED_ROWS)
+        step = max(1, _PLACED_BYTES // (4 * self._head.width))
+        for start in range(0, len(new), step):
+            part = slice(start, start + step)
             rows, kept = indexed_rows(new[part], self._head.metric, self._origin)
             if beyond_float32(new[part], kept).size:
                 return False  # they stay in no list, and all that come with them

@@ -19,8 +19,8 @@ Int32 = npt.NDArray[np.int32]
 
 _ALL_PAIRS_LISTS: Final = 1_024
 """For up to so many lists the distances of all centroids from each other are known."""
-_BLOCK_DISTANCES: Final = 1 << 17
-"""Distances that are compared at a time: as many as fit the cache of a core."""
+_BLOCK_DISTANCES: Final = 1 << 18
+"""Distances that are compared at a time: 1 MiB."""
 
 
 _LEAST: Final = np.finfo(np.float32).tiny

@@ -12,8 +12,8 @@ from zarrvec.search.spool import Spool
 Float32 = npt.NDArray[np.float32]
 Int64 = npt.NDArray[np.int64]
 _ROUND_UP: Final = np.float32(1 + 1e-5)
-_BLOCK_ROWS: Final = 256
-"""Rows that are encoded at once: what is made of them on the way stays in the cache of a core."""
+_BLOCK_ROWS: Final = 512
+"""Rows that are encoded at once: few enough for the cache of a core, and enough for few calls."""
 
 
 class Placed(NamedTuple):

@@ -49,8 +49,8 @@ SHARED_HEAD: Final = np.dtype(
 )
 """A row of the table of a later segment, which leaves empty lists out; 20 bytes."""
 
-_BLOCK_ENTRIES: Final = 256
-"""Entries whose codes are moved at once: they stay in the cache of a core."""
+_BLOCK_ENTRIES: Final = 1 << 10
+"""Entries whose codes are moved at once: few enough for the cache of a core, and enough for few calls."""
 
 Packed: TypeAlias = npt.NDArray[np.uint8]
 """(bytes,) uint8: posting lists that follow each other."""

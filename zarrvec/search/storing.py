@@ -28,7 +28,7 @@ from zarrvec.search.spool import Spool
 
 Int64 = npt.NDArray[np.int64]
 ORIGIN: Final = "origin"
-_PIECE_ENTRIES: Final = 1 << 11
+_PIECE_ENTRIES: Final = 1 << 13
 
 
 class Lists(Protocol):
