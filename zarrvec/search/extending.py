@@ -49,7 +49,7 @@ from zarrvec.search.units import Covered, stored_as
 Int64 = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
 
-_PLACED_BYTES: Final = 8 << 20
+_PLACED_BYTES: Final = 4 << 20
 """Rows that are put into lists at a time, as float32. Who appends has other threads, and every call that lets them have the GIL
 costs ten times what it costs alone."""
 PENDING_BYTES: Final = 1 << 20

@@ -5,7 +5,7 @@ import pytest
 
 from zarrvec.errors import CorruptError
 from zarrvec.format.envelope import crc32c
-from zarrvec.search.records import LIST_HEAD, SHARED_HEAD, Entries, Layout, ListTable
+from zarrvec.search.records import LIST_HEAD, SHARED_HEAD, Entries, Layout, ListTable, take
 
 
 def entries_of(count, layout, seed=0):
@@ -56,6 +56,39 @@ def test_a_list_without_low_planes_is_coarser(width):
     np.testing.assert_array_equal(found.ids, entries.ids)
     assert (np.abs(found.codes.astype(int) - entries.codes) <= 8).all()
     np.testing.assert_array_equal(found.codes, entries.codes & 0xF0 | 8)
+
+
+COUNTS = [[], [0], [3, 0, 5, 1], [1500, 0, 700]]
+
+
+@pytest.mark.parametrize("has_norms", [False, True])
+@pytest.mark.parametrize("counts", COUNTS)
+def test_lists_are_packed_as_one_after_another(counts, has_norms):
+    layout = Layout(width=5, id_bytes=8, has_norms=has_norms)
+    entries = entries_of(2_500, layout)  # more than are in the lists
+    order = np.random.default_rng(1).permutation(2_500)[: sum(counts)]
+    packed = layout.pack_lists(entries, order, np.array(counts, "i8"))
+    each = [layout.pack(take(entries, part)) for part in np.split(order, np.cumsum(counts)[:-1].astype("i8"))]
+    assert packed.tobytes() == b"".join(each)
+
+
+@pytest.mark.parametrize("counts", COUNTS)
+def test_lists_of_sources_are_joined_one_by_one(counts):
+    layout = Layout(width=5, id_bytes=4, has_norms=True)
+    of_each = [np.array(counts, "i8"), np.zeros(len(counts), "i8"), np.array(counts[::-1], "i8")]
+    sources, lists = [], [[] for _ in counts]
+    for seed, some in enumerate(of_each):
+        entries, stops = entries_of(int(some.sum()), layout, seed), np.cumsum(some)
+        for number, stop in enumerate(stops):
+            lists[number].append(take(entries, slice(stop - some[number], stop)))
+        sources.append((layout.pack_lists(entries, np.arange(some.sum()), some), some))
+    joined = layout.join_lists([sources[0], (memoryview(b""), sources[1][1]), sources[2]])
+    together = [Entries(*map(np.concatenate, zip(*parts, strict=True))) for parts in lists]
+    assert joined.tobytes() == b"".join(layout.pack(entries).tobytes() for entries in together)
+    checksums = layout.checksums(joined, np.sum(of_each, axis=0)).tolist()
+    for entries, (head, low) in zip(together, checksums, strict=True):
+        data, end = layout.pack(entries).tobytes(), layout.head_bytes(len(entries.ids))
+        assert (head, low) == (crc32c(data[:end]), crc32c(data[end:]))
 
 
 def test_empty_lists():
