@@ -65,7 +65,8 @@ def indexed_rows(
         kept = squares <= _LARGEST_SQUARE
         if metric == "cosine":
             tiny = np.flatnonzero(~kept | (squares < np.finfo(np.float32).tiny))
-            vectors = vectors / np.sqrt(np.where(squares > 0, squares, 1))[:, None]
+            lengths = np.sqrt(np.where(squares > 0, squares, np.float32(1)))
+            vectors = np.divide(vectors, lengths[:, None], dtype=np.float32)
             finite = tiny[np.isfinite(rows[tiny]).all(axis=1)]
             vectors[finite] = unit_rows(rows[finite])[0]
             kept[finite] = True

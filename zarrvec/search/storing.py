@@ -92,8 +92,8 @@ def runs_of_lists(counts: Int64) -> Iterator[tuple[slice, slice]]:
 
     Examples
     --------
-    >>> list(runs_of_lists(np.array([1_000, 600, 500])))
-    [(slice(0, 2, None), slice(0, 1600, None)), (slice(2, 3, None), slice(1600, 2100, None))]
+    >>> list(runs_of_lists(np.array([5_000, 3_000, 500])))
+    [(slice(0, 2, None), slice(0, 8000, None)), (slice(2, 3, None), slice(8000, 8500, None))]
     """
     ends = np.cumsum(counts)
     first = 0

@@ -1,5 +1,7 @@
 """Are the bytes of posting lists and of the table of lists what ``specs/vector-index.md`` says?"""
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -76,7 +78,8 @@ def test_lists_are_packed_as_one_after_another(counts, has_norms):
 def test_lists_of_sources_are_joined_one_by_one(counts):
     layout = Layout(width=5, id_bytes=4, has_norms=True)
     of_each = [np.array(counts, "i8"), np.zeros(len(counts), "i8"), np.array(counts[::-1], "i8")]
-    sources, lists = [], [[] for _ in counts]
+    sources: list[Any] = []
+    lists: list[list[Entries]] = [[] for _ in counts]
     for seed, some in enumerate(of_each):
         entries, stops = entries_of(int(some.sum()), layout, seed), np.cumsum(some)
         for number, stop in enumerate(stops):

@@ -31,8 +31,8 @@ def test_entries_come_back_in_the_order_of_their_lists(
         order, counts = spool.sort(9)
         found = spool.entries(order)
         packed = spool.packed(order[10:], np.array([70, 0, 40]))
-        expected = spool.layout.pack_lists(found, np.arange(10, 120), np.array([70, 0, 40]))
-        np.testing.assert_array_equal(packed, expected)
+        again = spool.layout.pack_lists(found, np.arange(10, 120), np.array([70, 0, 40]))
+        np.testing.assert_array_equal(packed, again)
         assert spool.count == 120
         assert spool.rows() == 120
     ids, lists = (np.concatenate([part[place] for part in parts]) for place in (0, 1))
