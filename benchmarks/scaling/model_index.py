@@ -21,7 +21,8 @@ from zarrvec.search.entries import CHUNK_BYTES as CHUNKS_OF_ENTRIES
 from zarrvec.search.extending import PENDING_BYTES
 from zarrvec.search.groups import ALWAYS, GROUPS, are_grouped
 from zarrvec.search.index import WHOLE_BYTES
-from zarrvec.search.records import LIST_HEAD, SHARED_HEAD, Layout
+from zarrvec.search.list_table import SHARED_HEAD
+from zarrvec.search.records import LIST_HEAD, Layout
 from zarrvec.search.sources import GAP_BYTES
 
 RUNS = 0.55

@@ -36,8 +36,9 @@ from zarrvec.format.pack import (
 from zarrvec.format.table import encode_table, planes
 from zarrvec.search.groups import groups_of
 from zarrvec.search.head import Calibration, Curve, Deleted, Groups, Head, Segment
+from zarrvec.search.list_table import SHARED_HEAD, ListTable, pack_rows, unpack_rows
 from zarrvec.search.quantize import quantize, quantize_centroids
-from zarrvec.search.records import LIST_HEAD, SHARED_HEAD, Entries, Layout, ListTable, pack_rows, unpack_rows
+from zarrvec.search.records import LIST_HEAD, Entries, Layout
 from zarrvec.types import Clear, Entry, Location, PackRef, PageRef
 
 TIME_US = 1_767_225_600_000_000  # 2026-01-01 UTC

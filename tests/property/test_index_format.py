@@ -23,10 +23,11 @@ from zarrvec.search.editing import need_head
 from zarrvec.search.entries import EntriesReader
 from zarrvec.search.head import Head
 from zarrvec.search.index import open_index
+from zarrvec.search.list_table import SHARED_HEAD, ListTable, pack_rows, unpack_rows
 from zarrvec.search.lists import read_lists
 from zarrvec.search.places import Snapshot
 from zarrvec.search.quantize import quantize, quantize_centroids
-from zarrvec.search.records import LIST_HEAD, SHARED_HEAD, Entries, Layout, ListTable, pack_rows, unpack_rows
+from zarrvec.search.records import LIST_HEAD, Entries, Layout
 
 VECTORS = Path(__file__).parents[2] / "specs" / "vectors"
 GOLDEN: dict[str, Any] = json.loads((VECTORS / "index.json").read_text())

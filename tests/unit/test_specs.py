@@ -24,6 +24,7 @@ from zarrvec.search import (
     groups,
     head,
     index,
+    list_table,
     optimize,
     probing,
     records,
@@ -120,7 +121,7 @@ def test_records_have_the_fields_of_the_spec(text, name, struct):
     ("name", "dtype", "is_first"),
     [
         ("Lists", records.LIST_HEAD, True),
-        ("Lists", records.SHARED_HEAD, False),
+        ("Lists", list_table.SHARED_HEAD, False),
         ("Groups", records.LIST_HEAD, True),
     ],
 )

@@ -19,7 +19,7 @@ from zarrvec.engine.bridge import run_sync
 from zarrvec.faces.targets import repository_and_key
 from zarrvec.repository import Repository
 from zarrvec.search.entries import APART_BYTES, EntriesReader
-from zarrvec.search.records import PACKED_LEVEL, pack_rows
+from zarrvec.search.list_table import PACKED_LEVEL, pack_rows
 
 
 def write_attribute(group: zarr.Group, name: str, value: Any, *, ahead: bool = False) -> None:
@@ -59,7 +59,7 @@ def write_whole(
     values
         All of it.
     packed
-        Whether it is compressed as by `zarrvec.search.records.pack_rows`; then `values` are rows of bytes.
+        Whether it is compressed as by `zarrvec.search.list_table.pack_rows`; then `values` are rows of bytes.
     keep
         Whether a zarrvec store keeps it in memory: who changes an index a little soon reads again what it has written.
     """

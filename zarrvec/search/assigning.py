@@ -15,9 +15,10 @@ import numpy.typing as npt
 from zarr.types import AnyArray
 
 from zarrvec.search.blocks import Block
+from zarrvec.search.list_table import ListTable
 from zarrvec.search.metrics import Metric
 from zarrvec.search.placing import Lister
-from zarrvec.search.records import Layout, ListTable
+from zarrvec.search.records import Layout
 from zarrvec.search.space import beyond_float32, indexed_rows
 from zarrvec.search.spool import Spool
 from zarrvec.search.stream import stream_blocks

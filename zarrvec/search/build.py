@@ -23,11 +23,12 @@ from zarrvec.search.clustering import Assigner, gain_threshold, train_centroids
 from zarrvec.search.depth import Compass
 from zarrvec.search.groups import Grouped, are_grouped, groups_of, ordered_in_groups
 from zarrvec.search.head import Calibration
+from zarrvec.search.list_table import ListTable
 from zarrvec.search.metrics import Metric
 from zarrvec.search.origin import find_origin
 from zarrvec.search.pairing import Pairing
 from zarrvec.search.quantize import ROUNDED, quantize_centroids
-from zarrvec.search.records import LIST_HEAD, Entries, Layout, ListTable
+from zarrvec.search.records import LIST_HEAD, Entries, Layout
 from zarrvec.search.similarity import similarity_order
 from zarrvec.search.space import indexed_queries
 from zarrvec.search.spool import Spool

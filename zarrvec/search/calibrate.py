@@ -13,7 +13,7 @@ import numpy.typing as npt
 from zarrvec.search.depth import Compass
 from zarrvec.search.groups import Nearness
 from zarrvec.search.head import Calibration, Curve
-from zarrvec.search.records import ListTable
+from zarrvec.search.list_table import ListTable
 
 CALIBRATED_K: Final = (1, 10, 100)
 TRUTH_K: Final = 200

@@ -16,9 +16,9 @@ from zarrvec.search.blocks import Grid, plan_blocks
 from zarrvec.search.coarse import Coarse
 from zarrvec.search.head import Head
 from zarrvec.search.kernels import THREADS, choose, is_compiled
+from zarrvec.search.list_table import ListTable
 from zarrvec.search.metrics import Metric
 from zarrvec.search.probing import list_bias
-from zarrvec.search.records import ListTable
 
 Float32 = npt.NDArray[np.float32]
 Int64 = npt.NDArray[np.int64]

@@ -11,8 +11,9 @@ import numpy.typing as npt
 
 from zarrvec.search.clustering import Assigner, train_centroids
 from zarrvec.search.depth import Compass
+from zarrvec.search.list_table import ListTable
 from zarrvec.search.quantize import quantize_centroids
-from zarrvec.search.records import LIST_HEAD, ListTable
+from zarrvec.search.records import LIST_HEAD
 from zarrvec.search.similarity import similarity_order
 
 ROOT_BYTES: Final = 8 << 20

@@ -17,8 +17,9 @@ import numpy as np
 
 from zarrvec.errors import CorruptError, FormatVersionError
 from zarrvec.faces.renumbering import INDEX_ATTRIBUTE
+from zarrvec.search.list_table import MAX_PACKED_BYTES
 from zarrvec.search.metrics import Metric
-from zarrvec.search.records import MAX_PACKED_BYTES, Layout
+from zarrvec.search.records import Layout
 
 ATTRIBUTE: Final = INDEX_ATTRIBUTE
 FORMAT: Final = 1
@@ -97,7 +98,7 @@ class Segment(msgspec.Struct, frozen=True, kw_only=True):
     lists_crc32c: Crc
     """Checksum of that table."""
     lists_packed: bool = False
-    """Whether it is compressed, see `zarrvec.search.records.pack_rows`; of the first segment, if that has no groups."""
+    """Whether it is compressed, see `zarrvec.search.list_table.pack_rows`; of the first segment, if that has no groups."""
     origin_crc32c: Crc | None = None
     """Checksum of the origin; None if there is none."""
     groups: Groups | None = None

@@ -19,9 +19,10 @@ from zarrvec.search.cache import ROOTS
 from zarrvec.search.depth import Compass
 from zarrvec.search.entries import EntriesReader
 from zarrvec.search.head import MAX_COUNT, Deleted, Head, Segment
+from zarrvec.search.list_table import SHARED_HEAD, ListTable, unpack_rows
 from zarrvec.search.lists import keep_whole, parts_of
 from zarrvec.search.places import Snapshot
-from zarrvec.search.records import SHARED_HEAD, Layout, ListTable, unpack_rows
+from zarrvec.search.records import Layout
 from zarrvec.search.resident import Resident
 from zarrvec.search.roots import Centroids, GroupedRoot, Part, Root
 from zarrvec.search.sources import Want

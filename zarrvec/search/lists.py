@@ -121,8 +121,9 @@ def read_runs(snapshot: Snapshot, parts: Sequence[Part], numbers: Int64) -> list
 def _check(part: Part, numbers: Int64, block: memoryview, name: str) -> None:
     """Check the lists of consecutive numbers."""
     found = part.layout.checksums(block, part.counts[numbers])
-    for number in numbers[(found != part.crcs[numbers]).any(axis=1)].tolist():
-        raise _damaged(part, number, name)
+    damaged = numbers[(found != part.crcs[numbers]).any(axis=1)]
+    if damaged.size:
+        raise _damaged(part, int(damaged[0]), name)
 
 
 def keep_whole(part: Part, block: memoryview | bytes, name: str) -> None:

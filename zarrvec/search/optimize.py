@@ -21,6 +21,7 @@ from zarrvec.search.clustering import Assigner, train_centroids
 from zarrvec.search.editing import check_writable, need_head, read_anew
 from zarrvec.search.head import Head
 from zarrvec.search.index import QUERIES, Index, open_index
+from zarrvec.search.list_table import ListTable
 from zarrvec.search.lists import read_lists
 from zarrvec.search.manage import build_index, store
 from zarrvec.search.merging import copy_lists
@@ -28,7 +29,7 @@ from zarrvec.search.places import Snapshot
 from zarrvec.search.placing import Lister
 from zarrvec.search.quantize import ROUNDED, quantize_centroids
 from zarrvec.search.reading import read_rows
-from zarrvec.search.records import LIST_HEAD, ListTable
+from zarrvec.search.records import LIST_HEAD
 from zarrvec.search.roots import Centroids
 from zarrvec.search.similarity import similarity_order
 from zarrvec.search.sources import Want

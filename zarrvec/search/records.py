@@ -1,6 +1,6 @@
-"""Which bytes are a posting list, and a row of the table of lists?
+"""Which bytes are a posting list?
 
-Pure: bytes to values and back. Source: ``specs/vector-index.md``, sections "Lists" and "Entries".
+Pure: bytes to values and back. Source: ``specs/vector-index.md``, section "Entries".
 
 A posting list of n entries is n * `Layout.entry_bytes` bytes: all ids, then all scales, errors, norms (``l2`` only), then
 the high and the low planes of the codes, so that a prefix of it is a coarser list. A code is a byte for each dimension,
@@ -12,19 +12,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
-from typing import Any, Final, NamedTuple, Self, TypeAlias
+from typing import Any, Final, NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-from numcodecs import zstd
 
-from zarrvec.errors import CorruptError
-from zarrvec.format.envelope import crc32c, unpack_frame
+from zarrvec.format.envelope import crc32c
 
 CODE_ZERO: Final = 128
 """The code that stands for 0."""
-PACKED_LEVEL: Final = 1
-"""Of zstd, for the table of lists: higher ones look for what repeats, and make it longer."""
 LIST_HEAD: Final = np.dtype(
     [
         ("offset", "<u8"),  # first entry, counted in entries
@@ -36,19 +32,6 @@ LIST_HEAD: Final = np.dtype(
     ]
 )
 """What precedes the int8 centroid in a row of the table of lists; 28 bytes."""
-MAX_PACKED_BYTES: Final = 64 << 20
-"""A longer table of lists is not compressed: one that claims to be is refused before memory is taken."""
-SHARED_HEAD: Final = np.dtype(
-    [
-        ("list", "<u4"),  # number of the list, whose centroid stands in the first segment
-        ("count", "<u4"),
-        ("crc_head", "<u4"),
-        ("crc_low", "<u4"),
-        ("radius", "<f4"),
-    ]
-)
-"""A row of the table of a later segment, which leaves empty lists out; 20 bytes."""
-
 _BLOCK_ENTRIES: Final = 1 << 10
 """Entries whose codes are moved at once: few enough for the cache of a core, and enough for few calls."""
 
@@ -312,75 +295,6 @@ def take(entries: Entries, which: Any) -> Entries:
         None if entries.norms is None else entries.norms[which],
         entries.codes[which],
     )
-
-
-class ListTable(NamedTuple):
-    """What is known of each list, in the order in which they are stored."""
-
-    heads: npt.NDArray[Any]
-    """(nlist,) of `LIST_HEAD`."""
-    centroids: npt.NDArray[np.int8]
-    """(nlist, d) int8, to be multiplied with ``heads["scale"]``."""
-
-    @classmethod
-    def decode(cls, data: bytes | memoryview | npt.NDArray[np.uint8], layout: Layout, *, name: str) -> Self:
-        """Read rows of the table.
-
-        Raises
-        ------
-        CorruptError
-            If they can't be rows of one.
-        """
-        given = np.frombuffer(data, dtype=np.uint8)
-        if given.size % layout.list_bytes:
-            raise CorruptError(
-                f"{name}: {given.size} bytes are no whole rows of {layout.list_bytes}; rebuild the index."
-            )
-        table = given.reshape(-1, layout.list_bytes)
-        heads = np.ascontiguousarray(table[:, : LIST_HEAD.itemsize]).view(LIST_HEAD)[:, 0]
-        if not np.isfinite(heads["scale"]).all():
-            raise CorruptError(f"{name}: the scale of a centroid is not finite; rebuild the index.")
-        return cls(heads, table[:, LIST_HEAD.itemsize :].view(np.int8))
-
-    def encode(self) -> npt.NDArray[np.uint8]:
-        """Return the (nlist, list_bytes) uint8 rows."""
-        heads = np.ascontiguousarray(self.heads, dtype=LIST_HEAD).view(np.uint8)
-        return np.concatenate(
-            [heads.reshape(len(self.heads), LIST_HEAD.itemsize), self.centroids.view(np.uint8)], axis=1
-        )
-
-    def vectors(self) -> npt.NDArray[np.float32]:
-        """Return the (nlist, d) float32 centroids."""
-        vectors = self.centroids.astype(np.float32)
-        vectors *= self.heads["scale"][:, None]
-        return vectors
-
-
-def pack_rows(rows: npt.NDArray[np.uint8]) -> bytes:
-    """Return the rows of a table in a zstd frame, column after column: bytes of one kind lie together.
-
-    Examples
-    --------
-    >>> rows = np.arange(12, dtype="u1").reshape(4, 3)
-    >>> unpack_rows(pack_rows(rows), 4, 3, name="here").tolist()
-    [[0, 1, 2], [3, 4, 5], [6, 7, 8], [9, 10, 11]]
-    """
-    return bytes(zstd.compress(np.ascontiguousarray(rows.T), PACKED_LEVEL))
-
-
-def unpack_rows(frame: bytes | memoryview, count: int, row_bytes: int, *, name: str) -> npt.NDArray[np.uint8]:
-    """Return the (count, row_bytes) uint8 rows that a frame holds.
-
-    Raises
-    ------
-    CorruptError
-        If it holds anything else.
-    """
-    try:
-        columns = np.frombuffer(unpack_frame(frame, count * row_bytes, name=name), dtype=np.uint8)
-    except CorruptError as error:
-        raise CorruptError(f"{error} Rebuild the index: array.vec.build_index().") from error
-    return np.ascontiguousarray(columns.reshape(row_bytes, count).T)
 
 
 def planes_of(codes: npt.NDArray[np.uint8]) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:

@@ -18,8 +18,9 @@ from zarrvec.search.depth import Compass, Probes, least, waves
 from zarrvec.search.entries import EntriesReader, Span
 from zarrvec.search.groups import Grouped, Nearness, groups_of
 from zarrvec.search.head import Groups, Head, Segment
+from zarrvec.search.list_table import ListTable
 from zarrvec.search.places import Snapshot
-from zarrvec.search.records import Layout, ListTable
+from zarrvec.search.records import Layout
 
 _ANEW: Final = "Build the index anew: array.vec.build_index()."
 _PAIRS: Final = 1 << 23

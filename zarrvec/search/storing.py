@@ -15,15 +15,8 @@ from zarrvec.format.envelope import crc32c
 from zarrvec.search.arrays import create_entries, unit_of, write_rows, write_whole
 from zarrvec.search.groups import Grouped
 from zarrvec.search.head import Groups, Segment
-from zarrvec.search.records import (
-    LIST_HEAD,
-    MAX_PACKED_BYTES,
-    SHARED_HEAD,
-    Checksums,
-    Layout,
-    ListTable,
-    Packed,
-)
+from zarrvec.search.list_table import MAX_PACKED_BYTES, SHARED_HEAD, ListTable
+from zarrvec.search.records import LIST_HEAD, Checksums, Layout, Packed
 from zarrvec.search.spool import Spool
 
 Int64 = npt.NDArray[np.int64]

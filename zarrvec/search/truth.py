@@ -13,10 +13,11 @@ from zarrvec.search.calibrate import CALIBRATED_K, calibrate, limit_to_groups, l
 from zarrvec.search.depth import Compass
 from zarrvec.search.groups import Grouped
 from zarrvec.search.head import Calibration
+from zarrvec.search.list_table import ListTable
 from zarrvec.search.loss import Ranked, as_compiled, losses
 from zarrvec.search.metrics import Metric
 from zarrvec.search.quantize import dequantize
-from zarrvec.search.records import Entries, ListTable
+from zarrvec.search.records import Entries
 from zarrvec.search.topk import NO_ID, TopK
 
 Float32 = npt.NDArray[np.float32]

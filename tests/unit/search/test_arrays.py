@@ -9,7 +9,7 @@ from zarr.core.sync import sync
 import zarrvec
 from zarrvec.engine.bridge import run_sync
 from zarrvec.search.arrays import create_entries, unit_of, write_rows, write_whole
-from zarrvec.search.records import unpack_rows
+from zarrvec.search.list_table import unpack_rows
 
 
 @pytest.fixture

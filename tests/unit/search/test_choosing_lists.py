@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 
 from zarrvec.search import coarse, kernels
 from zarrvec.search.depth import Compass
-from zarrvec.search.records import LIST_HEAD, ListTable
+from zarrvec.search.list_table import ListTable
+from zarrvec.search.records import LIST_HEAD
 
 pytestmark = pytest.mark.once
 

@@ -11,9 +11,10 @@ from zarrvec.search import kernels
 from zarrvec.search.depth import Compass, candidates_for, depth_for, waves
 from zarrvec.search.head import Curve, Head
 from zarrvec.search.kernels import ScanInput, scan
+from zarrvec.search.list_table import ListTable
 from zarrvec.search.loading import Loader
 from zarrvec.search.metrics import METRICS
-from zarrvec.search.records import LIST_HEAD, Entries, Layout, ListTable
+from zarrvec.search.records import LIST_HEAD, Entries, Layout
 from zarrvec.search.space import distances_of, indexed_queries
 
 pytestmark = pytest.mark.once

@@ -16,9 +16,10 @@ from zarrvec.search.editing import need_head
 from zarrvec.search.groups import Grouped
 from zarrvec.search.head import Head, Segment
 from zarrvec.search.index import open_index, read_deleted
+from zarrvec.search.list_table import ListTable, unpack_rows
 from zarrvec.search.lists import read_lists
 from zarrvec.search.places import Snapshot
-from zarrvec.search.records import Entries, Layout, ListTable, unpack_rows
+from zarrvec.search.records import Entries, Layout
 from zarrvec.search.storing import write_lists, write_segment
 
 VECTORS = Path(__file__).parents[3] / "specs" / "vectors"

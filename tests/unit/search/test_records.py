@@ -1,13 +1,12 @@
-"""Are the bytes of posting lists and of the table of lists what ``specs/vector-index.md`` says?"""
+"""Are the bytes of posting lists what ``specs/vector-index.md`` says?"""
 
 from typing import Any
 
 import numpy as np
 import pytest
 
-from zarrvec.errors import CorruptError
 from zarrvec.format.envelope import crc32c
-from zarrvec.search.records import LIST_HEAD, SHARED_HEAD, Entries, Layout, ListTable, take
+from zarrvec.search.records import Entries, Layout, take
 
 
 def entries_of(count, layout, seed=0):
@@ -104,37 +103,6 @@ def test_ids_of_any_integer_type_are_taken():
     layout = Layout(width=2, id_bytes=4, has_norms=False)
     entries = entries_of(3, layout)._replace(ids=np.array([1, 2, 2**32 - 1], dtype=np.int64))
     assert layout.unpack(layout.pack(entries), 3).ids.tolist() == [1, 2, 2**32 - 1]
-
-
-def test_a_table_comes_back():
-    layout = Layout(width=3, id_bytes=4, has_norms=False)
-    heads = np.zeros(2, LIST_HEAD)
-    heads["offset"], heads["count"], heads["scale"] = [0, 5], [5, 7], [0.5, 0.25]
-    centroids = np.array([[1, -2, 127], [0, 4, -127]], "i1")
-    raw = ListTable(heads, centroids).encode()
-    assert raw.shape == (2, layout.list_bytes)
-    found = ListTable.decode(raw.tobytes(), layout, name="x")
-    np.testing.assert_array_equal(found.heads, heads)
-    assert found.vectors().tolist() == [[0.5, -1, 63.5], [0, 1, -31.75]]
-
-
-@pytest.mark.parametrize("size", [1, 30, 32, 61])
-def test_parts_of_rows_are_refused(size):
-    with pytest.raises(CorruptError, match=f"x: {size} bytes are no whole rows of 31"):
-        ListTable.decode(bytes(size), Layout(width=3, id_bytes=4, has_norms=False), name="x")
-
-
-@pytest.mark.parametrize("scale", [np.nan, np.inf, -np.inf])
-def test_scales_that_are_no_numbers_are_refused(scale):
-    heads = np.zeros(1, LIST_HEAD)
-    heads["scale"] = scale
-    raw = ListTable(heads, np.zeros((1, 3), "i1")).encode()
-    with pytest.raises(CorruptError, match="scale"):
-        ListTable.decode(raw, Layout(width=3, id_bytes=4, has_norms=False), name="x")
-
-
-def test_row_sizes_are_fixed():
-    assert (LIST_HEAD.itemsize, SHARED_HEAD.itemsize) == (28, 20)
 
 
 def test_checksums_of_any_buffer():
