@@ -13,7 +13,7 @@ Float32 = npt.NDArray[np.float32]
 Int64 = npt.NDArray[np.int64]
 _ROUND_UP: Final = np.float32(1 + 1e-5)
 _BLOCK_ROWS: Final = 512
-"""Rows that are encoded at once: few enough for the cache of a core, and enough for few calls."""
+"""Rows that are encoded at once: few, for what is made of them on the way takes memory, but enough for few calls."""
 
 
 class Placed(NamedTuple):

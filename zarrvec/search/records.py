@@ -33,7 +33,7 @@ LIST_HEAD: Final = np.dtype(
 )
 """What precedes the int8 centroid in a row of the table of lists; 28 bytes."""
 _BLOCK_ENTRIES: Final = 1 << 10
-"""Entries whose codes are moved at once: few enough for the cache of a core, and enough for few calls."""
+"""Entries whose codes are moved at once: few, for what is made of them on the way takes memory, but enough for few calls."""
 
 Packed: TypeAlias = npt.NDArray[np.uint8]
 """(bytes,) uint8: posting lists that follow each other."""
