@@ -186,12 +186,17 @@ def _take_shape(array: zarr.Array[Any], shape: dict[str, Any]) -> None:
         object.__setattr__(array.async_array, name, value)
 
 
-def send_ahead(array: zarr.Array[Any], least: int = AHEAD_BYTES) -> None:
-    """Begin to upload what was written in the open transaction, if that is so many bytes: something slow comes before its end."""
+def send_ahead(array: zarr.Array[Any]) -> None:
+    """Begin to upload what was written in the open transaction, if that is much: something slow comes before its end."""
     found = repository_and_key(array.store_path.store, array.store_path.path)
-    transaction = None if found is None else found[0].transaction
-    if transaction is not None:
-        run_sync(transaction.staging.send_ahead(least))
+    if found is not None:
+        run_sync(begin_to_send(found[0]))
+
+
+async def begin_to_send(repository: Repository, least: int = AHEAD_BYTES) -> None:
+    """Begin to upload what was written in the open transaction, if there is one and that is so many bytes."""
+    if repository.transaction is not None:
+        await repository.transaction.staging.send_ahead(least)
 
 
 async def _newest(repository: Repository) -> Version:

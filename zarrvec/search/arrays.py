@@ -17,6 +17,7 @@ from zarr.types import AnyArray
 
 from zarrvec.engine.bridge import run_sync
 from zarrvec.faces.targets import repository_and_key
+from zarrvec.faces.writing import begin_to_send
 from zarrvec.repository import Repository
 from zarrvec.search.entries import APART_BYTES, EntriesReader
 from zarrvec.search.list_table import PACKED_LEVEL, pack_rows
@@ -38,8 +39,8 @@ def write_attribute(group: zarr.Group, name: str, value: Any, *, ahead: bool = F
     document = _group_document({**group.attrs.asdict(), name: value})
 
     async def write() -> None:
-        if ahead and repository.transaction is not None:
-            await repository.transaction.staging.send_ahead()
+        if ahead:
+            await begin_to_send(repository)
         await repository.write({f"{path}/zarr.json": document})
 
     run_sync(write())
@@ -180,8 +181,8 @@ def _write(
         for key, value in values.items():
             await staging.put(f"{path}/{key}", value, keep=keep)
         await repository.finish(staging)
-        if ahead and repository.transaction is not None:
-            await staging.send_ahead(APART_BYTES)
+        if ahead:
+            await begin_to_send(repository, APART_BYTES)
 
     run_sync(write())
 

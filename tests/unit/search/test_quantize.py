@@ -39,8 +39,9 @@ def test_what_equals_its_centroid_has_no_error():
     assert not coded.errors.any()
 
 
-def test_code_zero_is_never_used():
-    vectors = np.random.default_rng(0).normal(size=(500, 6)).astype("f4")
+@pytest.mark.parametrize("size", [1e-42, 1e-38, 2e-36, 1, 1e15])
+def test_code_zero_is_never_used(size):
+    vectors = (size * np.random.default_rng(0).normal(size=(5_000, 6))).astype("f4")
     codes = quantize(vectors, np.zeros_like(vectors)).codes
     assert codes.min() == 1
     assert codes.max() == 255
