@@ -233,20 +233,18 @@ class Repository:
 
     async def begin(self) -> Staging:
         """Begin to gather the writes of one call; inside a transaction this is its own."""
-        self.check_writable()
-        transaction = self.transaction
-        if transaction is not None:
-            return transaction.staging
         engine = await self.engine()
-        return engine.stage(await engine.current(checked_after=-1.0))
+        return self.gathered() or engine.stage(await engine.current(checked_after=-1.0))
 
     async def begin_reading(self) -> Staging:
         """Begin to gather the writes of a call that also reads: on top of a version that is not stale."""
+        return self.gathered() or (await self.engine()).stage(await self.version())
+
+    def gathered(self) -> Staging | None:
+        """Return what the open transaction gathers, from any thread; None if there is none."""
         self.check_writable()
         transaction = self.transaction
-        if transaction is not None:
-            return transaction.staging
-        return (await self.engine()).stage(await self.version())
+        return None if transaction is None else transaction.staging
 
     async def begin_transaction(self, *, looks: bool = True) -> Staging:
         """Begin to gather the writes of many calls: on top of the newest version known, if it `looks` the newest there is."""
@@ -278,6 +276,8 @@ class Repository:
         for key in deletes:
             self.documents.expect(staging, check_key(key))
             staging.delete(key)
+        if staging.hurries:
+            await staging.send_ahead()
 
     async def finish(self, staging: Staging) -> None:
         """Commit the writes of one call; inside a transaction they wait for its end."""

@@ -62,6 +62,8 @@ class Staging:
         self._uploads: dict[asyncio.Task[None], Upload] = {}
         """Packs on their way."""
         self._watches: list[set[str]] = []
+        self.hurries = False
+        """Whether what a call writes is sent when it has written it, if that is much."""
 
     @property
     def view(self) -> View:
@@ -155,14 +157,22 @@ class Staging:
             await self._send_values(values[start:stop])
 
     async def send_ahead(self, least: int = AHEAD_BYTES) -> None:
-        """Send what waits on its way if it is so many bytes, worth a pack of its own: something slow comes before the commit."""
+        """Send what waits on its way if it is so many bytes, worth a pack of its own: something slow comes before the commit.
+
+        When this returns the request has been made: a caller that goes on to compute does not hold it up.
+        """
         if self._buffered_bytes < least:
             return
         values = sorted(self._buffered.items(), key=lambda value: sort_key(value[0]))
         self._buffered, self._buffered_bytes = {}, 0
-        await self._send_values(values)
+        begun = asyncio.Event()
+        task = await self._send_values(values, begun)
+        task.add_done_callback(lambda _: begun.set())
+        await begun.wait()
 
-    async def _send_values(self, values: list[tuple[str, bytes]]) -> None:
+    async def _send_values(
+        self, values: list[tuple[str, bytes]], begun: asyncio.Event | None = None
+    ) -> asyncio.Task[None]:
         while len(self._uploads) >= IN_FLIGHT:
             done, _ = await asyncio.wait(self._uploads, return_when=asyncio.FIRST_COMPLETED)
             for task in done:
@@ -170,10 +180,18 @@ class Staging:
                     task.result()
         upload = Upload()
         pack = upload.add_pack(values)
-        self._uploads[asyncio.ensure_future(self._send_pack(pack, values, upload))] = upload
+        task = asyncio.ensure_future(self._send_pack(pack, values, upload, begun))
+        self._uploads[task] = upload
+        return task
 
-    async def _send_pack(self, pack: bytes, values: list[tuple[str, bytes]], upload: Upload) -> None:
-        await self._writer.put_values(pack, values, self.version)
+    async def _send_pack(
+        self,
+        pack: bytes,
+        values: list[tuple[str, bytes]],
+        upload: Upload,
+        begun: asyncio.Event | None,
+    ) -> None:
+        await self._writer.put_values(pack, values, self.version, begun)
         for key, (data, entry) in upload.located.items():
             mine = self._delta.entries.get(key)
             if mine is not None and mine.data is data:

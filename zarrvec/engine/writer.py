@@ -155,9 +155,18 @@ class Writer:
         ]
         return sorted(loose, key=lambda value: sort_key(value[0]))
 
-    async def put_values(self, pack: bytes, values: Sequence[tuple[str, bytes]], base: Version) -> None:
-        """Write one pack of values, which must be in key order, perhaps ahead of the commit that will name it."""
-        await self._put(pack, values, [], _footer(pack, base, _place(pack, values)))
+    async def put_values(
+        self,
+        pack: bytes,
+        values: Sequence[tuple[str, bytes]],
+        base: Version,
+        begun: asyncio.Event | None = None,
+    ) -> None:
+        """Write one pack of values, which must be in key order, perhaps ahead of the commit that will name it.
+
+        `begun` is set when the request is being made.
+        """
+        await self._put(pack, values, [], _footer(pack, base, _place(pack, values)), begun)
 
     async def _send_last(
         self,
@@ -189,10 +198,17 @@ class Writer:
         await asyncio.sleep(0)  # it begins before whatever is made meanwhile
 
     async def _put(
-        self, pack: bytes, values: Sequence[tuple[str, bytes]], structures: Sequence[bytes], footer: Footer
+        self,
+        pack: bytes,
+        values: Sequence[tuple[str, bytes]],
+        structures: Sequence[bytes],
+        footer: Footer,
+        begun: asyncio.Event | None = None,
     ) -> None:
         async with self._slots:
             data = await asyncio.to_thread(pack_parts, [value for _, value in values], structures, footer)
+            if begun is not None:
+                begun.set()  # who waits for it goes on when this task next waits
             await self._objects.put(pack_name(pack), data)
 
     async def _fold(

@@ -128,6 +128,8 @@ def _describes(pipeline: BatchedCodecPipeline, document: bytes, lengths: tuple[i
     is_regular = grid["name"] == "regular"
     if is_regular and tuple(grid["configuration"]["chunk_shape"]) != lengths:
         return False
+    if _spelled(described["codecs"]) == _spelled([codec.to_dict() for codec in pipeline]):
+        return True  # most often they are as zarr has written them
     return _same(tuple(pipeline), ArrayV3Metadata.from_dict(described).codecs)
 
 

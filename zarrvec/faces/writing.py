@@ -1,6 +1,7 @@
 """What can be written besides what zarr does: transactions and appends."""
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 import numpy as np
@@ -186,11 +187,19 @@ def _take_shape(array: zarr.Array[Any], shape: dict[str, Any]) -> None:
         object.__setattr__(array.async_array, name, value)
 
 
-def send_ahead(array: zarr.Array[Any]) -> None:
-    """Begin to upload what was written in the open transaction, if that is much: something slow comes before its end."""
+@contextlib.contextmanager
+def sending_ahead(array: zarr.Array[Any]) -> Iterator[None]:
+    """Upload what is written in the open transaction as soon as it is, if that is much: something slow comes before its end."""
     found = repository_and_key(array.store_path.store, array.store_path.path)
-    if found is not None:
-        run_sync(begin_to_send(found[0]))
+    staging = None if found is None else found[0].gathered()
+    if staging is None:
+        yield
+        return
+    hurried, staging.hurries = staging.hurries, True
+    try:
+        yield
+    finally:
+        staging.hurries = hurried
 
 
 async def begin_to_send(repository: Repository, least: int = AHEAD_BYTES) -> None:

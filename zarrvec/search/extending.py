@@ -19,7 +19,7 @@ from zarr.types import AnyArray
 from zarrvec.engine.traffic import Traffic, counting
 from zarrvec.errors import ConflictError, CorruptError
 from zarrvec.faces.pipeline import REDO_LIMIT
-from zarrvec.faces.writing import append_once, commit_once, newest_of, send_ahead
+from zarrvec.faces.writing import append_once, commit_once, newest_of, sending_ahead
 from zarrvec.search.blocks import grid_of, plan_blocks
 from zarrvec.search.build import BLOCK_BYTES
 from zarrvec.search.cache import ROOTS
@@ -71,8 +71,10 @@ def append(array: AnyArray, vectors: npt.ArrayLike) -> tuple[int, ...]:
     check_writable(array)
 
     def extend() -> tuple[int, ...]:
-        before, newest = Snapshot.of(array), None
-        if not before.is_versioned:  # the handle that was given may be older than others' appends
+        before = Snapshot.of(array)
+        if before.is_versioned:
+            newest = before.to_write(array)
+        else:  # the handle that was given may be older than others' appends
             newest = newest_of(array)
             before = Snapshot.of(newest)
         rows = as_rows(vectors, before.array)
@@ -98,8 +100,8 @@ def append(array: AnyArray, vectors: npt.ArrayLike) -> tuple[int, ...]:
                 listing = stack.enter_context(_Listing(before, head, index, stop, rows, read))
                 if not before.is_versioned:
                     listing.start()  # writes wait for the storage, here; on a zarrvec store encoding takes all cores
-            shape = append_once(array, rows, 0, newest)
-            send_ahead(array)
+            with sending_ahead(array):
+                shape = append_once(array, rows, 0, newest)
             if listing is not None and before.is_versioned:
                 listing.start()
             _follow(array, before, head, index, listing, stop)

@@ -23,7 +23,7 @@ from zarrvec.repository import Transaction
 from zarrvec.search.below import StoreBelow
 from zarrvec.search.beside import Above, above, find
 from zarrvec.search.head import ATTRIBUTE
-from zarrvec.search.sources import Plain, Token, Versioned, Want
+from zarrvec.search.sources import Plain, Token, Versioned, Want, documents_of
 from zarrvec.search.units import Covered, Generations, Units, changed_units
 
 __all__ = ["Snapshot", "Want", "index_path_of"]
@@ -125,6 +125,17 @@ class Snapshot:
     def array(self) -> AnyArray:
         """The source. On a zarrvec store it is the array of this view, however old the handle is that was given."""
         return self._array
+
+    def to_write(self, array: AnyArray) -> AnyArray:
+        """Return the array of this view of a zarrvec store as one that the open transaction writes, by the handle that was given.
+
+        Writes of its metadata rest on what the view has read of that.
+        """
+        handle = copy.copy(self._array.async_array)
+        object.__setattr__(handle, "store_path", array.store_path)
+        if isinstance(self._source, Versioned):
+            self._source.rest_on(documents_of(self._path, array))
+        return Array(handle)
 
     @property
     def index_path(self) -> str:

@@ -61,6 +61,12 @@ _OPENED: Final[ByteCache[tuple[Token, str], Opened]] = ByteCache(_OPENED_COUNT)
 _GENERATIONS: Final[ByteCache[tuple[Token, str], Generations]] = ByteCache(_GENERATIONS_BYTES)
 
 
+def documents_of(path: str, array: AnyArray) -> list[str]:
+    """Return the keys of the metadata documents of an array that lies at a path."""
+    names = ["zarr.json"] if array.metadata.zarr_format == 3 else [".zarray", ".zattrs"]
+    return [f"{path}/{name}" if path else name for name in names]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Versioned:
     """One version of a zarrvec store, or what an open transaction sees."""
@@ -111,10 +117,8 @@ class Versioned:
         held = _OPENED.get_many([identity])
         if held:
             return held[identity], Traffic()
-        folder = f"{path}/" if path else ""
-        names = ["zarr.json"] if array.metadata.zarr_format == 3 else [".zarray", ".zattrs"]
-        wants = [Want(f"{folder}{name}") for name in names]
-        (document, *rest, index), traffic = self.read([*wants, Want(f"{index_path}/zarr.json")])
+        wants = [Want(key) for key in [*documents_of(path, array), f"{index_path}/zarr.json"]]
+        (document, *rest, index), traffic = self.read(wants)
         described = None if document is None else json.loads(bytes(document))
         if described is None or described.get("node_type", "array") != "array":
             raise SearchError(
@@ -130,6 +134,13 @@ class Versioned:
         if self.token is not None:
             _OPENED.put_many({identity: (opened, 1)})
         return opened, traffic
+
+    def rest_on(self, keys: Sequence[str]) -> None:
+        """Let what the open transaction writes of metadata documents rest on them as they are in this view."""
+        staging = self.repository.gathered()
+        for key in keys:
+            if staging is not None and staging.view.overlay.find(key) is None:
+                staging.read_documents[key] = self.generation(key)
 
     def read(self, wants: Sequence[Want]) -> tuple[list[memoryview | None], Traffic]:
         """Read parts of values in one wave; None where there is no value."""

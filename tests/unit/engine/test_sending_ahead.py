@@ -7,10 +7,12 @@ import pytest
 from zarrvec.engine.engine import Engine, Place
 from zarrvec.engine.staging import AHEAD_BYTES
 from zarrvec.engine.version import View
+from zarrvec.engine.writer import UPLOADS
 from zarrvec.errors import StorageError
 from zarrvec.format.pack import pack_name
 from zarrvec.objects.memory import MemoryObjects
 from zarrvec.objects.protocol import Parts
+from zarrvec.repository import Repository
 
 
 class SlowObjects(MemoryObjects):
@@ -47,6 +49,13 @@ class LateObjects(MemoryObjects):
         await super().put(path, data)
 
 
+class StuckObjects(MemoryObjects):
+    """No pack ever gets there."""
+
+    async def put(self, path: str, data: Parts) -> None:
+        await asyncio.Event().wait()
+
+
 async def staged(objects: SlowObjects):
     engine = Engine(Place(protocol="memory", root="x"), objects)
     staging = engine.stage(await engine.current(checked_after=-1.0))
@@ -70,6 +79,45 @@ async def test_what_waits_for_its_pack_can_be_read_in_the_transaction():
     _, staging = await staged(SlowObjects())
     assert staging.view.overlay.entries["a/c/0"].data == bytes(AHEAD_BYTES)
     await staging.discard()
+
+
+async def test_when_it_returns_the_request_has_been_made():
+    objects = SlowObjects()
+    _, staging = await staged(objects)
+    assert len(objects.began) == 1
+    assert not objects.second.is_set()
+    await staging.discard()
+
+
+async def test_what_hurries_is_sent_by_the_call_that_writes_it():
+    objects = SlowObjects()
+    repository = Repository(Place(protocol="memory", root="x"))
+    engine = Engine(repository.place, objects)
+    staging = engine.stage(await engine.current(checked_after=-1.0))
+    staging.hurries = True
+    await repository.stage(staging, {"a/c/1": bytes(10_000)})
+    assert not objects.began  # it is not worth a pack
+    await repository.stage(staging, {"a/c/0": bytes(AHEAD_BYTES)})
+    assert len(objects.began) == 1
+    await staging.discard()
+
+
+async def test_who_waits_to_send_goes_on_when_the_writes_are_given_up():
+    objects = StuckObjects("memory://x")
+    engine = Engine(Place(protocol="memory", root="x"), objects)
+    version = await engine.current(checked_after=-1.0)
+    *others, last = (engine.stage(version) for _ in range(UPLOADS + 1))
+    for staging in [*others, last]:
+        await staging.put("a/c/0", bytes(AHEAD_BYTES))
+    for staging in others:
+        await staging.send_ahead()
+    waiting = asyncio.ensure_future(last.send_ahead())
+    await asyncio.sleep(0.01)
+    assert not waiting.done()
+    await last.discard()
+    await asyncio.wait_for(waiting, timeout=10)
+    for staging in others:
+        await staging.discard()
 
 
 async def test_nothing_lands_if_a_pack_that_was_sent_ahead_does_not():
