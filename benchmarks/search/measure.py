@@ -23,7 +23,8 @@ _WARM_QUERIES = 5
 _SLOT_SECONDS = 0.5
 _SLOW_SECONDS = 5.0
 _FOUND_QUERIES = 10
-_MORE_APPENDS = 5
+_MORE_APPENDS = 12
+"""In a row, so that what a process pays once, such as memory that it has not touched yet, is in few of them."""
 
 Start = Callable[[Entry], WorkerProcess]
 
