@@ -181,13 +181,15 @@ class _Pairs:
         padded = np.zeros((len(queries), 2 * layout.half), dtype=np.float32)
         padded[:, : layout.width] = queries
         memory = _Memory(layout, addresses, counts, bits)
-        scratch = np.empty(0, dtype=np.float32)  # fresh memory for each run takes longer
-        for pairs in _runs(numbers, sizes * layout.half, single=len(queries) == 1):
-            several = numbers[pairs[0]] != numbers[pairs[-1]]  # lists, and one query; else one list
-            entries = memory.columns(numbers[pairs if several else pairs[:1]].tolist())
+        runs = _runs(numbers, sizes * layout.half, single=len(queries) == 1)
+        # of each, the pairs whose lists are compared: of several lists, and one query; or of one list
+        compared = [pairs if numbers[pairs[0]] != numbers[pairs[-1]] else pairs[:1] for pairs in runs]
+        most = max((int(sizes[pairs].sum()) for pairs in compared), default=0)
+        scratch = np.empty(2 * layout.half * most, dtype=np.float32)  # fresh memory for each run takes longer
+        for pairs, some in zip(runs, compared, strict=True):
+            several = len(some) > 1
+            entries = memory.columns(numbers[some].tolist())
             count, half = entries.high.shape
-            if scratch.size < 2 * count * half:
-                scratch = np.empty(2 * count * half, dtype=np.float32)
             residuals = scratch[: 2 * count * half].reshape(count, 2 * half)
             first, second = halves_of(entries.high ^ _SIGNS, entries.low)
             residuals[:, :half], residuals[:, half:] = first.view(np.int8), second.view(np.int8)
