@@ -37,7 +37,9 @@ find-python = $(shell for name in $(1); do \
 # $(call versions,venv) prints the Python and the zarr of a virtual environment.
 versions = $(1)/bin/python -c 'import platform, zarr; print("Python", platform.python_version() + ", zarr", zarr.__version__)'
 
-# What is installed is compiled when it is imported: most never is.
+# What is installed is compiled when it is imported: most never is. But then once, and not by each of the hundreds of
+# processes that the tests start.
+unexport PYTHONDONTWRITEBYTECODE
 PIP = bin/python -m pip install -qq --no-compile --constraint constraints.txt
 PYTEST = bin/python -m pytest --numprocesses $(JOBS) --dist worksteal
 

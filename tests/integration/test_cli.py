@@ -710,6 +710,7 @@ def test_options_reach_the_storage_and_typos_are_named(store):
     assert run_json("info", store, "--storage-options", '{"zarrvec": {"branch": "main"}}')["branch"] == "main"
 
 
+@pytest.mark.once
 def test_the_installed_command_starts_and_has_no_traceback(tmp_path):
     command = [sys.executable, "-c", "from zarrvec.cli import main; main()"]
     shown = subprocess.run([*command, "--help"], capture_output=True, text=True, check=True).stdout

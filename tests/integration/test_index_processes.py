@@ -145,6 +145,7 @@ def test_nothing_is_lost_among_threads(place: Place, monkeypatch: pytest.MonkeyP
     check_all_found(array, sent, gone)
 
 
+@pytest.mark.once
 def test_an_index_is_dropped_and_built_while_others_search_and_append(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -233,6 +234,7 @@ def test_an_index_that_is_dropped_can_not_be_deleted_from(place: Place) -> None:
         array.vec.delete([1])
 
 
+@pytest.mark.once
 def test_a_forked_child_builds_an_index_after_its_parent(tmp_path: Any) -> None:
     code = f"""
         import os, signal, numpy as np, zarr

@@ -182,8 +182,12 @@ class Writer:
         for key, (_, entry) in upload.located.items():
             located.entries[key] = entry.at(delta.entries[key].generation)
         in_pages = plan.keys if plan is not None else frozenset()
-        inline = [row for row in located.sorted_rows() if not row[1].pack and row[0] not in in_pages]
-        footer = _footer(pack, base, rows, changes=encode_table(inline), clears=delta.clears)
+        inline = {
+            key: entry for key, entry in located.entries.items() if not entry.pack and key not in in_pages
+        }
+        footer = _footer(
+            pack, base, rows, changes=encode_table(Delta(inline).sorted_rows()), clears=delta.clears
+        )
         structures: list[bytes] = []
         if plan is not None:
             end = values_end([len(data) for _, data in values])

@@ -103,12 +103,13 @@ def plan_fold(root: Root, delta: Delta, own: Iterable[str]) -> FoldPlan | None:
     own
         Keys that this commit changes: much of its own makes it fold everything.
     """
-    if not is_due(delta):
+    size = delta_bytes(delta)
+    if size <= DELTA_BYTES:
         return None
     resident = _resident(delta)
     foldable = {key: entry for key, entry in delta.entries.items() if key not in resident}
     own_size = sum(entry_bytes(key, foldable[key]) for key in own if key in foldable)
-    whole = own_size > DELTA_BYTES or delta_bytes(delta) > DELTA_LIMIT_BYTES
+    whole = own_size > DELTA_BYTES or size > DELTA_LIMIT_BYTES
     dropped, partly_cleared = _cleared_pages(root, delta)
     groups = _group(root, foldable)
     if not whole:
