@@ -1,5 +1,7 @@
 """Do appended rows get into the index as they are stored, in segments that don't multiply?"""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 import zarr
@@ -88,6 +90,29 @@ def test_parts_that_no_head_names_any_more_are_gone(store):
     assert parts() == (
         named() if ours else named() | {"queries"}
     )  # elsewhere another may be about to name them
+
+
+@pytest.mark.parametrize("zarr_format", [2, 3])
+@pytest.mark.parametrize("is_old", [False, True])
+def test_what_a_transaction_appends_rests_on_the_array_as_it_is_when_it_begins(tmp_path, zarr_format, is_old):
+    url = f"zarrvec://{tmp_path}/data.zarr"
+    array = zarr.create_array(url, name="emb", data=rows(100), chunks=(40, WIDTH), zarr_format=zarr_format)
+    array.vec.build_index(metric="l2")
+    other = zarr.open_array(url, path="emb", mode="r+")
+    if is_old:
+        zarrvec.append(other, rows(5, 1))
+
+    def append_both():
+        with zarrvec.transaction(array):
+            array.vec.append(rows(50, 2))
+            with ThreadPoolExecutor(1) as pool:  # outside of the transaction
+                pool.submit(zarrvec.append, other, rows(7, 3)).result()
+
+    with pytest.raises(ConflictError):
+        append_both()
+    there = 112 if is_old else 107
+    assert zarr.open_array(url, path="emb", mode="r").shape == (there, WIDTH)
+    assert array.vec.append(rows(50, 2)) == (there + 50, WIDTH)
 
 
 def test_many_rows_that_waited_go_by_in_blocks(store, monkeypatch):
