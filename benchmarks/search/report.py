@@ -36,7 +36,7 @@ its queries have none: zarrvec's index of it was shown 200 other queries.
 Dollars for a million queries = 10^6 x ((GET + HEAD) x $0.0004 + (LIST + PUT + POST) x $0.005) / 1000, requests only.
 "In memory": one process that has answered all queries before, on a local copy of what is on S3; faiss has its index in memory,
 and brute force its rows. Rows a second are those of one append each, the median of all, and then those of all appends together: some
-merge segments of zarrvec's index and take twice as long, which only the second figure tells, and the least of the first.
+merge segments of zarrvec's index and take two to five times as long, which only the second figure tells, and the least of the first.
 """
 
 Line = Mapping[str, Any]
