@@ -28,10 +28,11 @@ class Documents:
         for key, value in zip(keys, found, strict=True):
             if not is_metadata(key):
                 continue
+            generation = 0 if value is None else value.generation
             if staging is None:
-                self.read[key] = 0 if value is None else value.generation
-            elif staging.view.overlay.find(key) is None:
-                staging.read_documents[key] = 0 if value is None else value.generation
+                self.read[key] = generation
+            else:
+                staging.note_document(key, generation)
 
     def expect(self, staging: Staging, key: str) -> None:
         """Let the write of a document rest on what was read of it, if anything was."""

@@ -75,6 +75,11 @@ class Staging:
         if key not in self._expects and self._delta.find(key) is None:
             self._expects[key] = generation
 
+    def note_document(self, key: str, generation: int) -> None:
+        """Note that a metadata document was read, on which a write of it rests; one that was written here rests on nothing."""
+        if self._delta.find(key) is None:
+            self.read_documents[key] = generation
+
     def rest_on(self, key: str, structure: bytes) -> None:
         """Note that chunks are written as a metadata document describes them in the version that this stands on."""
         self._structures[key] = structure

@@ -175,8 +175,8 @@ class ZarrVecCodecPipeline(BatchedCodecPipeline):
                 f"{repository.place.name}; open it with mode='r+' and without 'at'."
             )
         for _ in range(REDO_LIMIT):
-            open_staging = repository.gathered()
-            staging = await run(repository.begin_reading()) if open_staging is None else open_staging
+            gathered = repository.gathered()  # which takes no call into the engine's loop
+            staging = await run(repository.begin_reading()) if gathered is None else gathered
             try:
                 document = document_key(self, keys[0], batch[0][1].shape)
                 if document is not None:

@@ -195,11 +195,11 @@ def sending_ahead(array: zarr.Array[Any]) -> Iterator[None]:
     if staging is None:
         yield
         return
-    hurried, staging.hurries = staging.hurries, True
+    staging.hurries = True
     try:
         yield
     finally:
-        staging.hurries = hurried
+        staging.hurries = False
 
 
 async def begin_to_send(repository: Repository, least: int = AHEAD_BYTES) -> None:

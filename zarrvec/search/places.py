@@ -131,10 +131,10 @@ class Snapshot:
 
         Writes of its metadata rest on what the view has read of that.
         """
+        assert isinstance(self._source, Versioned)
+        self._source.rest_on(documents_of(self._path, array))
         handle = copy.copy(self._array.async_array)
         object.__setattr__(handle, "store_path", array.store_path)
-        if isinstance(self._source, Versioned):
-            self._source.rest_on(documents_of(self._path, array))
         return Array(handle)
 
     @property

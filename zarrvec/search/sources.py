@@ -138,9 +138,9 @@ class Versioned:
     def rest_on(self, keys: Sequence[str]) -> None:
         """Let what the open transaction writes of metadata documents rest on them as they are in this view."""
         staging = self.repository.gathered()
+        assert staging is not None
         for key in keys:
-            if staging is not None and staging.view.overlay.find(key) is None:
-                staging.read_documents[key] = self.generation(key)
+            staging.note_document(key, self.generation(key))
 
     def read(self, wants: Sequence[Want]) -> tuple[list[memoryview | None], Traffic]:
         """Read parts of values in one wave; None where there is no value."""
