@@ -12,10 +12,12 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, assume, settings
 from hypothesis.stateful import rule, run_state_machine_as_test
-from zarr.abc.store import Store
+from hypothesis.strategies import SearchStrategy
+from zarr.abc.store import Store, SuffixByteRequest
 from zarr.storage import FsspecStore
+from zarr.testing import stateful
 from zarr.testing.stateful import ZarrHierarchyStateMachine, ZarrStoreStateMachine
-from zarr.testing.strategies import keys
+from zarr.testing.strategies import key_ranges, keys
 
 from zarrvec import open_store
 
@@ -55,9 +57,18 @@ def _run(machine: type, store: Store, *, examples: int, steps: int) -> None:
     )
 
 
+def _fsspec_key_ranges(**drawn: Any) -> SearchStrategy[Any]:
+    """Draw what zarr's machine does, less the last 0 bytes: `FsspecStore` asks fsspec for those from -0 on, which are all."""
+    nothing = SuffixByteRequest(0)
+    return key_ranges(**drawn).filter(lambda asked: all(part != nothing for _, part in asked))
+
+
 @pytest.mark.parametrize("face", FACES)
-def test_keys(face: str, url: str) -> None:
-    machine = FsspecStoreStateMachine if face == "filesystem" else ZarrStoreStateMachine
+def test_keys(face: str, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    machine = ZarrStoreStateMachine
+    if face == "filesystem":
+        machine = FsspecStoreStateMachine
+        monkeypatch.setattr(stateful, "key_ranges", _fsspec_key_ranges)
     _run(machine, FACES[face](url), examples=8, steps=20)
 
 

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import socket
 import subprocess
 import sys
 import time
@@ -12,6 +13,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from typing import Any
+from urllib.parse import urlsplit
 
 import obstore
 import pytest
@@ -376,6 +378,21 @@ def test_silence_ends_with_a_reset_or_the_clients_patience(
     assert read(store_at(proxied_bucket)) == DATA
     # a client that has given up ends the request: the next one is another round
     assert s3_proxy.stats().rounds == 4
+
+
+def test_silence_after_a_refusal_of_what_was_not_sent(s3_proxy: S3Proxy, proxied_bucket: S3Bucket) -> None:
+    s3_proxy.configure(rules=[FaultRule(fault="stall", method="PUT", arg=0.4)])
+    where = urlsplit(proxied_bucket.endpoint_url)
+    with socket.create_connection((where.hostname, where.port), timeout=10) as client:
+        client.sendall(
+            f"PUT /{proxied_bucket.bucket}/k HTTP/1.1\r\nHost: {where.netloc}\r\nContent-Length: 9\r\nExpect: 100-continue\r\n\r\n".encode()
+        )  # unsigned: it is refused, and the body is never asked for
+        assert b" 403 " in client.recv(1 << 16)
+        start = time.perf_counter()
+        with pytest.raises(ConnectionResetError):
+            while client.recv(1 << 16):
+                pass
+    assert 0.3 < time.perf_counter() - start < 5
 
 
 @pytest.mark.parametrize("arg", [None, 0, 17, len(DATA) - 1])

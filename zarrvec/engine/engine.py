@@ -12,7 +12,15 @@ from zarrvec.engine.bridge import call_after_fork, call_before_stop
 from zarrvec.engine.changes import Changes
 from zarrvec.engine.committer import Committer
 from zarrvec.engine.gatherer import Gatherer
-from zarrvec.engine.heads import Heads, branch_prefix, check_ref_name, commit_path, marker_path, tag_path
+from zarrvec.engine.heads import (
+    Heads,
+    branch_prefix,
+    check_ref_name,
+    commit_path,
+    marker_path,
+    read_commit,
+    tag_path,
+)
 from zarrvec.engine.pruning import Pruner
 from zarrvec.engine.reader import Found, Reader, Request
 from zarrvec.engine.staging import Staging
@@ -27,7 +35,7 @@ from zarrvec.errors import (
     RefNotFoundError,
     ZarrVecError,
 )
-from zarrvec.format.commit import Commit, decode_commit, encode_commit
+from zarrvec.format.commit import Commit, encode_commit
 from zarrvec.layout.packing import PACK_BYTES
 from zarrvec.objects.opening import open_objects
 from zarrvec.objects.protocol import Closable, Objects
@@ -193,8 +201,8 @@ class Engine:
         path = tag_path(name)
         if await self.objects.create(path, encode_commit(commit)):
             return
-        there = await self.objects.get(path)
-        if there is None or decode_commit(there, name=path).write_id != commit.write_id:
+        there = await read_commit(self.objects, path)
+        if there is None or there.write_id != commit.write_id:
             raise ConflictError(
                 f"{self.place.name}: the tag {name!r} exists and names another commit; choose another name."
             )

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from typing import Final
 
 from zarrvec.engine.version import Version, empty_version, open_version
-from zarrvec.errors import CorruptError, OptionError, RefNotFoundError
+from zarrvec.errors import CorruptError, OptionError, RefNotFoundError, StoredBytesError
 from zarrvec.format.commit import Commit, commit_name, commit_number, decode_commit
 from zarrvec.objects.protocol import ObjectInfo, Objects
 
@@ -62,6 +62,19 @@ def tag_path(tag: str) -> str:
 def marker_path(branch: str) -> str:
     """Return where it stands that a branch's name is taken, and at which commit it began."""
     return f"refs/branches/{branch}"
+
+
+async def read_commit(objects: Objects, path: str) -> Commit | None:
+    """Read a commit or a tag, once more if it is damaged: a bit may have flipped on the way."""
+    name = f"{objects.name}/{path}"
+    data = await objects.get(path)
+    if data is None:
+        return None
+    try:
+        return decode_commit(data, name=name)
+    except StoredBytesError:
+        again = await objects.get(path)
+        return None if again is None else decode_commit(again, name=name)
 
 
 class Heads:
@@ -198,11 +211,8 @@ class Heads:
     async def read(self, number: int) -> Commit | None:
         """Read a commit of this branch by its number."""
         path = commit_path(self.branch, number)
-        data = await self._objects.get(path)
-        if data is None:
-            return None
-        commit = decode_commit(data, name=f"{self._objects.name}/{path}")
-        if commit.number != number:
+        commit = await read_commit(self._objects, path)
+        if commit is not None and commit.number != number:
             raise CorruptError(
                 f"{self._objects.name}/{path}: holds commit {commit.number}, expected {number}."
             )
@@ -247,8 +257,7 @@ class Heads:
     async def _tagged(self, name: str) -> Commit | None:
         if not _REF_NAME.fullmatch(name) or ".." in name:
             return None
-        data = await self._objects.get(tag_path(name))
-        return None if data is None else decode_commit(data, name=f"{self._objects.name}/{tag_path(name)}")
+        return await read_commit(self._objects, tag_path(name))
 
     async def _by_id(self, start: str) -> Commit | None:
         for number in await self.numbers():

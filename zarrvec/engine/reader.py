@@ -11,7 +11,7 @@ from typing import Final, NamedTuple, TypeAlias
 from zarrvec.engine.recent import Recent
 from zarrvec.engine.traffic import count_request, count_round
 from zarrvec.engine.version import Version, View
-from zarrvec.errors import CorruptError, MissingObjectError
+from zarrvec.errors import CorruptError, MissingObjectError, StoredBytesError
 from zarrvec.format.keys import is_metadata
 from zarrvec.format.manifest import Root, decode_page, decode_root
 from zarrvec.format.pack import check_value, pack_name
@@ -83,9 +83,12 @@ class Reader:
             assert commit.root_at is not None
             where = Location(*commit.root_at)
             count_round()
-            data = await self._get_range(Range(where.pack, where.offset, where.length))
-            name = f"{self._objects.name}/{pack_name(where.pack)} at {where.offset}"
-            version.root = decode_root(data, name=name, number=commit.root_number or commit.number)
+            number, name = commit.root_number or commit.number, self._name_of(where.pack, where.offset)
+            data = await self._get_range(Range(*where))
+            try:
+                version.root = decode_root(data, name=name, number=number)
+            except StoredBytesError:  # a bit may have flipped on the way
+                version.root = decode_root(await self._get_range(Range(*where)), name=name, number=number)
         return version.root
 
     async def pages(self, refs: Sequence[PageRef]) -> list[Table]:
@@ -116,22 +119,32 @@ class Reader:
     async def _load_pages(self, refs: Sequence[PageRef]) -> dict[Location, Table]:
         parts = await self._fetch([Range(*ref.location) for ref in refs])
 
-        def decode() -> dict[Location, Table]:
-            tables = {}
+        def decode() -> tuple[dict[Location, Table], list[PageRef]]:
+            """Decode the pages; return those that are damaged besides."""
+            tables, damaged = {}, []
             for ref, data in zip(refs, parts, strict=True):
-                name = f"{self._objects.name}/{pack_name(ref.location.pack)} at {ref.location.offset}"
-                table = decode_page(data, name=name, number=ref.number)
-                if len(table) != ref.count:
-                    raise CorruptError(
-                        f"{name}: the page has {len(table)} entries, the root says {ref.count}."
-                    )
-                tables[ref.location] = table
-            return tables
+                try:
+                    tables[ref.location] = self._page(ref, data)
+                except StoredBytesError:
+                    damaged.append(ref)
+            return tables, damaged
 
-        tables = await asyncio.to_thread(decode) if len(refs) > _THREAD_PAGES else decode()
+        tables, damaged = await asyncio.to_thread(decode) if len(refs) > _THREAD_PAGES else decode()
+        for ref in damaged:  # as of a value
+            tables[ref.location] = self._page(ref, await self._get_range(Range(*ref.location)))
         for location, table in tables.items():
             self.keep_page(location, table)
         return tables
+
+    def _page(self, ref: PageRef, data: Data) -> Table:
+        name = self._name_of(ref.location.pack, ref.location.offset)
+        table = decode_page(data, name=name, number=ref.number)
+        if len(table) != ref.count:
+            raise CorruptError(f"{name}: the page has {len(table)} entries, the root says {ref.count}.")
+        return table
+
+    def _name_of(self, pack: bytes, offset: int) -> str:
+        return f"{self._objects.name}/{pack_name(pack)} at {offset}"
 
     async def locate(self, view: View, keys: Sequence[str]) -> list[Entry | None]:
         """Return the entry of each key in one pass; None where there is no value."""
@@ -255,9 +268,7 @@ class Reader:
         for which in damaged:  # a bit may have flipped on the way: read the value once more, alone
             index, entry, _ = wanted[which]
             again = memoryview(await self._get_range(ranges[which]))
-            name = (
-                f"{requests[index].key!r} in {self._objects.name}/{pack_name(entry.pack)} at {entry.offset}"
-            )
+            name = f"{requests[index].key!r} in {self._name_of(entry.pack, entry.offset)}"
             values[index] = check_value(again[:-CRC_BYTES], again[-CRC_BYTES:], name=name)
 
     async def _fetch(self, ranges: Sequence[Range]) -> list[memoryview]:

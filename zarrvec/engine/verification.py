@@ -10,11 +10,10 @@ from datetime import datetime
 from typing import Final, NamedTuple
 
 from zarrvec.engine.engine import Engine
-from zarrvec.engine.heads import commit_path, tag_path
+from zarrvec.engine.heads import commit_path, read_commit, tag_path
 from zarrvec.engine.reader import Reader
 from zarrvec.engine.version import Version, open_version
 from zarrvec.errors import CorruptError, MissingObjectError, StorageError, StoredBytesError
-from zarrvec.format.commit import decode_commit
 from zarrvec.format.keys import sort_key
 from zarrvec.format.manifest import Root
 from zarrvec.format.pack import (
@@ -172,9 +171,7 @@ class _Verifier:
         path = tag_path(name)
         async with self._slots:
             try:
-                data = await self._objects.get(path)
-                if data is not None:
-                    decode_commit(data, name=path)
+                if await read_commit(self._objects, path) is not None:
                     self.result.commits += 1
             except StoredBytesError as error:
                 self.add_error(error, path)

@@ -5,6 +5,7 @@ Facts it rests on are in ``specs/storage-operations.md``: mode ``create`` is If-
 """
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable, Sequence
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
@@ -40,6 +41,10 @@ _TOGETHER_BYTES: Final = 1 << 20
 
 _BEYOND: Final = "416"
 """In the message for a range that begins after the end of its object: HTTP's status."""
+_BROKEN: Final = "request or response body error"
+"""In the message for an answer that broke off, if that was a listing or a refusal: no such object. These obstore doesn't ask for again."""
+_TRIES: Final = 3
+"""So often they are asked for."""
 
 T = TypeVar("T")
 
@@ -82,9 +87,13 @@ class ObstoreObjects:
 
     async def get(self, path: str) -> Data | None:
         """See `Objects.get`."""
-        try:
+
+        async def read() -> Data:
             result = await self._finish(obstore.get_async(self._store, path))
             return memoryview(await self._finish(result.bytes_async()))
+
+        try:
+            return await _unbroken(read)
         except FileNotFoundError as error:
             if "NoSuchBucket" in str(error):
                 raise self._failed(path, error) from error
@@ -94,18 +103,21 @@ class ObstoreObjects:
 
     async def get_range(self, path: str, start: int, length: int) -> Data:
         """See `Objects.get_range`."""
+        try:
+            return await _unbroken(lambda: self._range(path, start, length))
+        except FileNotFoundError as error:
+            raise MissingObjectError(f"{self.name}/{path}: there is no such object.") from error
+        except failures.BaseError as error:
+            raise self._failed(path, error) from error
+
+    def _range(self, path: str, start: int, length: int) -> asyncio.Future[memoryview]:
         loop = asyncio.get_running_loop()
         asked = _Asked(start, length, loop.create_future())
         if loop not in self._asked:
             self._asked[loop] = {}
             loop.call_soon(self._send, loop)
         self._asked[loop].setdefault(path, []).append(asked)
-        try:
-            return await asked.data
-        except FileNotFoundError as error:
-            raise MissingObjectError(f"{self.name}/{path}: there is no such object.") from error
-        except failures.BaseError as error:
-            raise self._failed(path, error) from error
+        return asked.data
 
     def _send(self, loop: asyncio.AbstractEventLoop) -> None:
         """Ask for the ranges that one tick of a loop has gathered, by few calls: each answer wakes a thread of obstore's."""
@@ -173,19 +185,22 @@ class ObstoreObjects:
 
     async def list(self, prefix: str, *, limit: int | None = None) -> Sequence[ObjectInfo]:
         """See `Objects.list`."""
-        found: list[ObjectInfo] = []
-        try:
+
+        async def read() -> list[ObjectInfo]:
+            found: list[ObjectInfo] = []
             batches = obstore.list(self._store, prefix or None, chunk_size=1000)
-            while limit is None or len(found) < limit:
-                found.extend(
-                    ObjectInfo(meta["path"], meta["size"], meta["last_modified"].timestamp())
-                    for meta in await self._finish(anext(batches))
-                )
-        except StopAsyncIteration:
-            pass
+            with contextlib.suppress(StopAsyncIteration):
+                while limit is None or len(found) < limit:
+                    found.extend(
+                        ObjectInfo(meta["path"], meta["size"], meta["last_modified"].timestamp())
+                        for meta in await self._finish(anext(batches))
+                    )
+            return found
+
+        try:
+            return sorted(await _unbroken(read))[:limit]
         except (failures.BaseError, OSError) as error:
             raise self._failed(prefix, error) from error
-        return sorted(found)[:limit]
 
     async def delete(self, paths: Sequence[str]) -> None:
         """See `Objects.delete`."""
@@ -222,6 +237,17 @@ class ObstoreObjects:
         return StorageError(
             f"{where}: {text} Check the endpoint and the network; what was committed before is safe."
         )
+
+
+async def _unbroken(read: Callable[[], Awaitable[T]]) -> T:
+    """Return what is read; once more if the answer broke off."""
+    for _ in range(_TRIES - 1):
+        try:
+            return await read()
+        except failures.GenericError as error:
+            if _BROKEN not in str(error):
+                raise
+    return await read()
 
 
 def _tell(asked: _Asked, answer: memoryview | BaseException) -> None:

@@ -21,7 +21,7 @@ from zarrvec.search.entries import EntriesReader
 from zarrvec.search.head import MAX_COUNT, Deleted, Head, Segment
 from zarrvec.search.list_table import SHARED_HEAD, ListTable, unpack_rows
 from zarrvec.search.lists import keep_whole, parts_of
-from zarrvec.search.places import Snapshot
+from zarrvec.search.places import Snapshot, undamaged
 from zarrvec.search.records import Layout
 from zarrvec.search.resident import Resident
 from zarrvec.search.roots import Centroids, GroupedRoot, Part, Root
@@ -88,7 +88,7 @@ def open_index(snapshot: Snapshot, head: Head) -> Index:
     opened = index_in_memory(snapshot)
     if opened is not None:
         return opened
-    index = _open_index(snapshot, head)
+    index = undamaged(lambda: _open_index(snapshot, head))
     if snapshot.token is not None:
         uncovered_bytes = 0 if index.uncovered is None else index.uncovered.nbytes
         ROOTS.put_many({_key(snapshot): (index, uncovered_bytes + _INDEX_BYTES)})
@@ -232,8 +232,8 @@ def read_deleted(snapshot: Snapshot, head: Head) -> Int64:
         If they are missing or damaged.
     """
     told = head.deleted_ids
-    data = [] if told is None else snapshot.read([Want(f"{told.id}/c/0")])
-    return _deleted(data, told, snapshot.index_path)
+    wants = [] if told is None else [Want(f"{told.id}/c/0")]
+    return undamaged(lambda: _deleted(snapshot.read(wants), told, snapshot.index_path))
 
 
 def renumbered(ids: Int64, before: tuple[int, ...], leading: tuple[int, ...]) -> Int64:

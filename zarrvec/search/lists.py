@@ -16,7 +16,7 @@ from zarrvec.search.arena import Arena
 from zarrvec.search.cache import LISTS, CachedList
 from zarrvec.search.entries import Span
 from zarrvec.search.kernels import is_compiled
-from zarrvec.search.places import Snapshot
+from zarrvec.search.places import Snapshot, undamaged
 from zarrvec.search.roots import Part
 from zarrvec.search.sources import Want
 
@@ -60,10 +60,14 @@ def read_lists(
         spans = part.spans(absent, bits) if absent.size else []
         missing.append((part, absent, spans, part.entries.wants(spans)))
     wants = [more for *_, more in missing]
-    if any(wants):
+
+    def read() -> None:
         data = parts_of(snapshot.read([want for more in wants for want in more]), map(len, wants))
         for lists, blocks, (part, absent, spans, _) in zip(found, data, missing, strict=True):
             lists.update(_keep(part, absent, part.entries.join(spans, blocks), bits, snapshot.index_path))
+
+    if any(wants):
+        undamaged(read)
     return found
 
 
@@ -109,13 +113,17 @@ def read_runs(snapshot: Snapshot, parts: Sequence[Part], numbers: Int64) -> list
             [(part.spans(there[:1], 8)[0][0], part.spans(there[-1:], 8)[0][1])] if there.size else []
         )
     wants = [part.entries.wants(span) for part, span in zip(parts, spans, strict=True)]
-    data = parts_of(snapshot.read([want for some in wants for want in some]), map(len, wants))
-    read = []
-    for part, span, blocks in zip(parts, spans, data, strict=True):
-        (block,) = part.entries.join(span, blocks) or [memoryview(b"")]
-        _check(part, numbers, block, snapshot.index_path)
-        read.append(block)
-    return read
+
+    def read() -> list[memoryview]:
+        data = parts_of(snapshot.read([want for some in wants for want in some]), map(len, wants))
+        runs = []
+        for part, span, blocks in zip(parts, spans, data, strict=True):
+            (block,) = part.entries.join(span, blocks) or [memoryview(b"")]
+            _check(part, numbers, block, snapshot.index_path)
+            runs.append(block)
+        return runs
+
+    return undamaged(read)
 
 
 def _check(part: Part, numbers: Int64, block: memoryview, name: str) -> None:

@@ -7,8 +7,8 @@ part is what it is when it is read.
 import contextlib
 import copy
 import json
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -26,7 +26,9 @@ from zarrvec.search.head import ATTRIBUTE
 from zarrvec.search.sources import Plain, Token, Versioned, Want, documents_of
 from zarrvec.search.units import Covered, Generations, Units, changed_units
 
-__all__ = ["Snapshot", "Want", "index_path_of"]
+__all__ = ["Snapshot", "Want", "index_path_of", "undamaged"]
+
+T = TypeVar("T")
 
 
 def index_path_of(path: str) -> str:
@@ -40,6 +42,26 @@ def index_path_of(path: str) -> str:
     ('texts/emb.vec', '.vec')
     """
     return f"{path}.vec"
+
+
+def undamaged(read: Callable[[], T]) -> T:
+    """Return what a function reads and checks; it is called once more if that is damaged, for a bit may have flipped on the way.
+
+    Examples
+    --------
+    >>> answers = iter([b"wrong", b"right"])
+    >>> def read():
+    ...     answer = next(answers)
+    ...     if answer != b"right":
+    ...         raise CorruptError("the checksum is wrong")
+    ...     return answer
+    >>> undamaged(read)
+    b'right'
+    """
+    try:
+        return read()
+    except CorruptError:
+        return read()
 
 
 class Snapshot:

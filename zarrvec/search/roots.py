@@ -19,7 +19,7 @@ from zarrvec.search.entries import EntriesReader, Span
 from zarrvec.search.groups import Grouped, Nearness, groups_of
 from zarrvec.search.head import Groups, Head, Segment
 from zarrvec.search.list_table import ListTable
-from zarrvec.search.places import Snapshot
+from zarrvec.search.places import Snapshot, undamaged
 from zarrvec.search.records import Layout
 
 _ANEW: Final = "Build the index anew: array.vec.build_index()."
@@ -294,11 +294,15 @@ class GroupedRoot:
         rows = {number: data for (*_, number), data in held.items()}
         missing = [number for number in numbers if number not in rows]
         spans = [self._span(number) for number in missing]
-        blocks = self.rows.join(spans, snapshot.read(self.rows.wants(spans))) if missing else []
-        read = {
-            number: self._checked(number, block, snapshot.index_path)
-            for number, block in zip(missing, blocks, strict=True)
-        }
+
+        def read_missing() -> dict[int, Bytes]:
+            blocks = self.rows.join(spans, snapshot.read(self.rows.wants(spans)))
+            return {
+                number: self._checked(number, block, snapshot.index_path)
+                for number, block in zip(missing, blocks, strict=True)
+            }
+
+        read = undamaged(read_missing) if missing else {}
         if keep:
             ROOTS.put_many({self._key(number): (data, data.nbytes) for number, data in read.items()})
         rows |= read

@@ -205,7 +205,11 @@ class Relay:
                 link.drop_upstream()
                 # A client that asked first (Expect) may never send the body (RFC 9110, section 10.1.1).
                 unsent = b"expect" in fields
-            if uploading is not None and not unsent:
+            if uploading is not None and unsent:
+                uploading.cancel()  # nobody else may listen to the client
+                with contextlib.suppress(asyncio.CancelledError):
+                    await uploading
+            elif uploading is not None:
                 if not await uploading:
                     link.drop_upstream()
                 ready_at = time.monotonic() + delay / 2
