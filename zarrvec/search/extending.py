@@ -110,6 +110,21 @@ def append(array: AnyArray, vectors: npt.ArrayLike) -> tuple[int, ...]:
     return commit_once(array, extend, is_short=True)
 
 
+def catch_up(array: AnyArray) -> None:
+    """Make a segment of rows that others appended while lists were made of those before them, if so many wait."""
+    snapshot = Snapshot.of(array)
+    if not snapshot.is_versioned:  # the handle that was given may be older than others' appends
+        snapshot = Snapshot.of(newest_of(array))
+    head = open_head(snapshot)
+    none = np.empty((0, *snapshot.array.shape[1:]), dtype=snapshot.array.dtype)
+    if (
+        head is not None
+        and fits(snapshot.array, head)
+        and _is_enough(snapshot, head, snapshot.array.shape[0], none)
+    ):
+        append(array, none)
+
+
 def _cut(snapshot: Snapshot, head: Head, stop: int) -> None:
     """Take rows out of the index that were cut off, where only the length of the array tells of new ones in their places."""
     Editor(snapshot).finish(changed(head, leading=(stop, *head.leading[1:]), cut=True), None, None)

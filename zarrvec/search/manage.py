@@ -36,6 +36,7 @@ from zarrvec.search.editing import (
     open_head,
     read_anew,
 )
+from zarrvec.search.extending import catch_up
 from zarrvec.search.head import Head, new_id
 from zarrvec.search.index import QUERIES, UNCOVERED, renumbered
 from zarrvec.search.inputs import as_ids, as_queries, check_array, check_memory, is_integer
@@ -142,7 +143,8 @@ def store(
     """Write an index that was built from a snapshot, and let go of its lists.
 
     What others changed in the array since then is not covered, whatever they did to its index; on stores without versions,
-    what they say of it in a head that is another one than `before`, which was there when rows began to be read.
+    what they say of it in a head that is another one than `before`, which was there when rows began to be read. Rows that they
+    appended become a segment.
     """
 
     def write() -> Head:
@@ -151,9 +153,12 @@ def store(
     with closing(built.lists):
         for _ in range(REDO_LIMIT):
             try:
-                return commit_once(array, write)
+                head = commit_once(array, write)
             except OvertakenError:  # it was dropped, and what had been written of this one too
                 continue
+            with suppress(ConflictError):  # who appends next does it
+                catch_up(array)
+            return head
     raise _overtaken(array)
 
 
