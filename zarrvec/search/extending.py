@@ -110,18 +110,12 @@ def append(array: AnyArray, vectors: npt.ArrayLike) -> tuple[int, ...]:
     return commit_once(array, extend, is_short=True)
 
 
-def catch_up(array: AnyArray) -> None:
+def catch_up(array: AnyArray, head: Head) -> None:
     """Make a segment of rows that others appended while lists were made of those before them, if so many wait."""
-    snapshot = Snapshot.of(array)
-    if not snapshot.is_versioned:  # the handle that was given may be older than others' appends
-        snapshot = Snapshot.of(newest_of(array))
-    head = open_head(snapshot)
-    none = np.empty((0, *snapshot.array.shape[1:]), dtype=snapshot.array.dtype)
-    if (
-        head is not None
-        and fits(snapshot.array, head)
-        and _is_enough(snapshot, head, snapshot.array.shape[0], none)
-    ):
+    now = Snapshot.of(array)
+    newest = now.array if now.is_versioned else newest_of(array)
+    none = np.empty((0, *newest.shape[1:]), dtype=newest.dtype)
+    if fits(newest, head) and _is_enough(now, head, newest.shape[0], none):
         append(array, none)
 
 

@@ -157,7 +157,7 @@ def store(
             except OvertakenError:  # it was dropped, and what had been written of this one too
                 continue
             with suppress(ConflictError):  # who appends next does it
-                catch_up(array)
+                catch_up(array, head)
             return head
     raise _overtaken(array)
 
