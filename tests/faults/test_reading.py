@@ -34,25 +34,29 @@ def options_of(place: S3Bucket, backend: str, at: str | None = None) -> dict[str
 
 @pytest.fixture(scope="module")
 def place(s3_server: S3Bucket, quick_builds: None) -> Iterator[S3Bucket]:
-    """Where two indexed arrays are, on a zarrvec store, whose manifest has its root in a pack, and on a plain one.
+    """Where two indexed arrays are, on a zarrvec store of each backend, whose root is in a pack, and on a plain one.
 
     The index of one has a root of two levels.
     """
     place = dataclasses.replace(s3_server, prefix=f"reading-{uuid.uuid4().hex}")
-    versioned = zarr.open_group(
-        f"zarrvec::{place.url}/a", mode="w", storage_options=options_of(place, "obstore")
-    )
-    plain = zarr.open_group(f"{place.url}/b", mode="w", storage_options=place.storage_options)
+    versioned = [
+        zarr.open_group(
+            f"zarrvec::{place.url}/{backend}", mode="w", storage_options=options_of(place, backend)
+        )
+        for backend in ("obstore", "fsspec")
+    ]
+    plain = zarr.open_group(f"{place.url}/plain", mode="w", storage_options=place.storage_options)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(writer, "ROOT_INLINE_BYTES", 0)
         patch.setattr(fold, "DELTA_BYTES", 0)
         patch.setattr(index, "WHOLE_BYTES", 0)
-        for group, name in itertools.product([versioned, plain], EACH):
+        for group, name in itertools.product([*versioned, plain], EACH):
             patch.setattr(groups, "ROOT_BYTES", 0 if name == "grouped" else 8 << 20)
             array = group.create_array(name, shape=ROWS.shape, chunks=(500, 8), dtype="f4", fill_value=0)
             array[:] = ROWS
             array.vec.build_index(nlist=30)
-        zarrvec.tag(versioned, "tagged")
+        for group in versioned:
+            zarrvec.tag(group, "tagged")
         yield place
 
 
@@ -70,7 +74,7 @@ def test_a_store(place: S3Bucket, s3_proxy: S3Proxy, backend: str, fault: Any, a
     proxied = dataclasses.replace(place, endpoint_url=s3_proxy.endpoint_url)
 
     def read() -> list[Any]:
-        url, options = f"zarrvec::{proxied.url}/a", options_of(proxied, backend, at)
+        url, options = f"zarrvec::{proxied.url}/{backend}", options_of(proxied, backend, at)
         group = zarr.open_group(url, mode="r", storage_options=options)
         return [group["emb"][::100, 0].tolist(), *search(group)]
 
@@ -82,7 +86,7 @@ def test_an_index_on_a_plain_store(place: S3Bucket, s3_proxy: S3Proxy, fault: An
     proxied = dataclasses.replace(place, endpoint_url=s3_proxy.endpoint_url)
 
     def opened() -> zarr.Group:
-        return zarr.open_group(f"{proxied.url}/b", mode="r+", storage_options=proxied.storage_options)
+        return zarr.open_group(f"{proxied.url}/plain", mode="r+", storage_options=proxied.storage_options)
 
     def append() -> int:
         array = opened()["emb"]

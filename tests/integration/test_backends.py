@@ -47,6 +47,14 @@ def place(request: pytest.FixtureRequest, tmp_path: Any) -> tuple[str, dict[str,
     return url, {"s3": bucket.storage_options, "zarrvec": {"backend": "fsspec"}}, FsspecObjects
 
 
+def test_a_group_is_made_where_nothing_is(place: tuple[str, dict[str, Any], type]) -> None:
+    url, options, _ = place
+    for number in range(2):
+        group = zarr.open_group(url, mode="w", storage_options=options)
+        group.create_array(f"a{number}", data=np.arange(3))
+        assert list(zarr.open_group(url, mode="r", storage_options=options)) == [f"a{number}"]
+
+
 def test_an_object_is_written_from_parts(place: tuple[str, dict[str, Any], type]) -> None:
     url, options, _ = place
     root = zarr.open_group(url, mode="a", storage_options=options)
