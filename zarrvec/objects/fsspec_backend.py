@@ -152,9 +152,8 @@ class FsspecObjects:
         infos = []
         for path, info in found.items():
             relative = path.lstrip("/").removeprefix(self._root.lstrip("/")).lstrip("/")
-            if (
-                relative.startswith(prefix) and info.get("type") != "directory"
-            ):  # s3fs finds an emptied prefix
+            is_folder = info.get("type") == "directory"  # which s3fs finds where a prefix was emptied
+            if relative.startswith(prefix) and not is_folder:
                 infos.append(ObjectInfo(relative, int(info.get("size") or 0), _modified(info)))
         return sorted(infos)[:limit]
 

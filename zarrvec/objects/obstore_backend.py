@@ -42,9 +42,9 @@ _TOGETHER_BYTES: Final = 1 << 20
 _BEYOND: Final = "416"
 """In the message for a range that begins after the end of its object: HTTP's status."""
 _BROKEN: Final = "request or response body error"
-"""In the message for an answer that broke off, if that was a listing or a refusal: no such object. These obstore doesn't ask for again."""
+"""In the message for an answer that broke off. obstore asks again for the bytes of an object, not for a listing, or that there is none."""
 _TRIES: Final = 3
-"""So often they are asked for."""
+"""So often these are asked for."""
 
 T = TypeVar("T")
 
@@ -240,7 +240,7 @@ class ObstoreObjects:
 
 
 async def _unbroken(read: Callable[[], Awaitable[T]]) -> T:
-    """Return what is read; once more if the answer broke off."""
+    """Return what is read, asked for again where the answer broke off."""
     for _ in range(_TRIES - 1):
         try:
             return await read()

@@ -113,9 +113,9 @@ def append(array: AnyArray, vectors: npt.ArrayLike) -> tuple[int, ...]:
 def catch_up(array: AnyArray, head: Head) -> None:
     """Make a segment of rows that others appended while lists were made of those before them, if so many wait."""
     now = Snapshot.of(array)
-    newest = now.array if now.is_versioned else newest_of(array)
-    none = np.empty((0, *newest.shape[1:]), dtype=newest.dtype)
-    if fits(newest, head) and _is_enough(now, head, newest.shape[0], none):
+    none = np.empty((0, *now.array.shape[1:]), dtype=now.array.dtype)
+    # elsewhere than on a zarrvec store rows may be there before they are written
+    if now.is_versioned and fits(now.array, head) and _is_enough(now, head, now.array.shape[0], none):
         append(array, none)
 
 

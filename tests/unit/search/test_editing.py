@@ -132,9 +132,7 @@ def test_requests_of_a_build(small):
     store.take()
     array.vec.build_index(metric="l2", nlist=4)
     of_array, of_index, _ = store.take()
-    assert (
-        of_array == 9
-    )  # once for the origin, twice for an index inside of it, and once for rows that others appended
+    assert of_array == 8  # once for the origin, and twice for an index inside of it
     assert of_index <= 14  # seven values of a segment, the head, and looks at what is there
 
 
