@@ -595,6 +595,31 @@ def test_a_storage_that_overwrites_is_refused(store: Store) -> None:
     assert store.stored == {}
 
 
+@pytest.mark.parametrize("skip", [0, 1])
+@pytest.mark.parametrize(
+    ("operation", "kind"),
+    [
+        ("create", "fail_before"), ("create", "fail_after"), ("create", "refuse"),
+        ("delete", "fail_before"), ("delete", "fail_after"),
+    ],
+)  # fmt: skip
+def test_a_look_whether_creating_is_safe_that_fails_is_done_again(
+    store: Store, operation: Any, kind: Any, skip: int
+) -> None:
+    process = store.process(Fault(kind=kind, operation=operation, path="refs/probe/", skip=skip))
+    process.write({"x/c/0": BIG})
+    assert store.contents() == {"x/c/0": BIG}
+
+
+@pytest.mark.parametrize(("kind", "error"), [("fail_before", StorageError), ("refuse", BackendUnsafeError)])
+def test_a_storage_that_never_creates_anything(store: Store, kind: Any, error: type[StorageError]) -> None:
+    process = store.process(Fault(kind=kind, operation="create", path="refs/probe/", times=9))
+    with pytest.raises(error) as caught:
+        process.write({"x/c/0": BIG})
+    assert type(caught.value) is error
+    assert store.stored == {}
+
+
 def test_a_group_shares_a_commit_and_a_stale_one_fails_alone(store: Store) -> None:
     process = store.process()
     process.write({"zarr.json": b"{}", "x/c/0": b"1"})

@@ -19,6 +19,7 @@ import zarr
 import zarrvec
 from zarrvec.errors import ConflictError, SearchError
 from zarrvec.search import extending
+from zarrvec.testing.proxy import FaultRule
 
 pytestmark = [pytest.mark.timeout(170), pytest.mark.usefixtures("quick_builds")]
 
@@ -30,12 +31,26 @@ PENDING_BYTES = 8_000
 
 Place = tuple[str, dict[str, Any]]
 
+FAULTS = [
+    FaultRule(fault="reset_before", p=0.02, times=None),
+    FaultRule(fault="reset_after", method="PUT", p=0.02, times=None),
+    FaultRule(fault="conflict", method="PUT", path="/refs/", p=0.02, times=None),
+    FaultRule(fault="slowdown", p=0.02, times=None),
+    FaultRule(fault="internal", p=0.01, times=None),
+    FaultRule(fault="truncate", p=0.01, times=None),
+]
+also_with_faults = pytest.mark.parametrize("place", ["local", "s3", "faulty"], indirect=True)
+
 
 @pytest.fixture(params=["local", "s3"])
 def place(request: pytest.FixtureRequest, tmp_path: Any) -> Place:
     if request.param == "local":
         return f"zarrvec://{tmp_path}/data.zarr", {}
-    bucket = request.getfixturevalue("s3_bucket")
+    if request.param == "faulty":
+        request.getfixturevalue("s3_proxy").configure(rules=FAULTS)
+        bucket = request.getfixturevalue("proxied_bucket")
+    else:
+        bucket = request.getfixturevalue("s3_bucket")
     return f"zarrvec::{bucket.url}/data.zarr", {"s3": bucket.storage_options}
 
 
@@ -104,6 +119,7 @@ def check_all_found(array: Any, sent: list[Any], deleted: set[int]) -> None:
 
 
 @pytest.mark.once
+@also_with_faults
 def test_nothing_is_lost_among_threads(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(extending, "PENDING_BYTES", PENDING_BYTES)
     array = create(place)
@@ -185,6 +201,7 @@ def _append_in_process(place: Place, seed: int) -> int:
 
 
 @pytest.mark.once
+@also_with_faults
 def test_nothing_is_lost_among_processes(place: Place) -> None:
     create(place)
     context = multiprocessing.get_context("spawn")

@@ -201,7 +201,7 @@ async def test_rounds_are_the_sequential_steps(s3_proxy: S3Proxy, proxied_bucket
 
     store = store_at(proxied_bucket)
     obstore.put(store, "k", DATA)
-    s3_proxy.configure(ttfb="40")
+    s3_proxy.configure(ttfb="300")  # what is asked for side by side overlaps, however busy the machine
     with s3_proxy.counting() as count:
         await asyncio.gather(*(obstore.get_range_async(store, "k", start=i, end=i + 9) for i in range(8)))
         await obstore.head_async(store, "k")
@@ -209,6 +209,7 @@ async def test_rounds_are_the_sequential_steps(s3_proxy: S3Proxy, proxied_bucket
     assert count.rounds == 3
     assert count.total_requests == 13
     assert count.stats.max_in_flight == 8
+    s3_proxy.configure(ttfb="40")
     with s3_proxy.counting() as count:
         for start in range(5):
             await obstore.get_range_async(store, "k", start=start, end=start + 1)

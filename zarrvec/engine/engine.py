@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
 from zarrvec.engine.bridge import call_after_fork, call_before_stop
 from zarrvec.engine.changes import Changes
@@ -28,11 +28,13 @@ from zarrvec.engine.tracing import Tracer
 from zarrvec.engine.version import Version, View, open_version
 from zarrvec.engine.writer import Writer
 from zarrvec.errors import (
+    AccessError,
     BackendUnsafeError,
     ConflictError,
     NotAStoreError,
     OptionError,
     RefNotFoundError,
+    StorageError,
     ZarrVecError,
 )
 from zarrvec.format.commit import Commit, encode_commit
@@ -41,6 +43,8 @@ from zarrvec.objects.opening import open_objects
 from zarrvec.objects.protocol import Closable, Objects
 
 PROBE_PREFIX = "refs/probe/"
+_PROBES: Final = 3
+"""So often it is tried whether the storage refuses a second create, if it fails."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,7 +134,6 @@ class Engine:
         await self.current(checked_after=-1.0)
         if self.place.unsafe_single_writer:
             return
-        path = f"{PROBE_PREFIX}{secrets.token_hex(8)}"
         advice = (
             "Concurrent writers would lose data, so nothing was written. Use a storage with conditional writes, or pass "
             "'unsafe_single_writer': True in storage_options['zarrvec'] if exactly one process ever writes."
@@ -139,17 +142,35 @@ class Engine:
             raise BackendUnsafeError(
                 f"{self.place.name}: this filesystem can't create an object only if it is absent. {advice}"
             )
-        try:
-            if not await self.objects.create(path, b"1"):
-                raise BackendUnsafeError(
-                    f"{self.place.name}: the storage refused to create a new object {path!r}. {advice}"
-                )
-            if await self.objects.create(path, b"2"):
+        for tries_left in reversed(range(_PROBES)):
+            path = f"{PROBE_PREFIX}{secrets.token_hex(8)}"
+            try:
+                is_unsafe = await self._can_be_created_twice(path)
+            except AccessError:
+                raise
+            except StorageError:
+                if not tries_left:
+                    raise
+                continue
+            if is_unsafe:
                 raise BackendUnsafeError(
                     f"{self.place.name}: the storage let {path!r} be created twice. {advice}"
                 )
+            if is_unsafe is not None:
+                return
+        raise BackendUnsafeError(
+            f"{self.place.name}: the storage refused {_PROBES} times to create a new object. {advice}"
+        )
+
+    async def _can_be_created_twice(self, path: str) -> bool | None:
+        """Return whether an object can; None if it can't be created once."""
+        try:
+            if not await self.objects.create(path, b"1") and await self.objects.get(path) != b"1":
+                return None  # else what was refused had been sent a second time
+            return await self.objects.create(path, b"2")
         finally:
-            await self.objects.delete([path])
+            with suppress(StorageError):  # what is left of a probe does no harm
+                await self.objects.delete([path])
 
     async def read(self, view: View, requests: Sequence[Request]) -> list[Found | None]:
         """Read values of one view."""
