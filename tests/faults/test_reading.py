@@ -11,15 +11,14 @@ import pytest
 import zarr
 
 import zarrvec
-from zarrvec.engine import engine as engines
+from benchmarks.scaling.vectors import forget
 from zarrvec.engine import writer
 from zarrvec.engine.bridge import run_sync
 from zarrvec.errors import MissingObjectError, StorageError
 from zarrvec.layout import fold
 from zarrvec.objects.opening import open_objects
 from zarrvec.objects.protocol import Objects
-from zarrvec.search import groups, index, sources, units
-from zarrvec.search.cache import LISTS, ROOTS
+from zarrvec.search import groups, index
 from zarrvec.testing.proxy import FaultRule, S3Proxy
 from zarrvec.testing.s3server import S3Bucket
 
@@ -58,13 +57,6 @@ def place(s3_server: S3Bucket, quick_builds: None) -> Iterator[S3Bucket]:
         for group in versioned:
             zarrvec.tag(group, "tagged")
         yield place
-
-
-def forget() -> None:
-    """Hold nothing in memory, as in a new process."""
-    run_sync(engines.close_engines())
-    for cache in (LISTS, ROOTS, sources._OPENED, sources._GENERATIONS, units._ROWS):
-        cache.clear()
 
 
 @pytest.mark.parametrize("at", [None, "tagged"])

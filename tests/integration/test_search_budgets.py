@@ -10,11 +10,9 @@ import zarr
 from zarr.storage import FsspecStore
 
 import zarrvec
-from zarrvec.engine import engine as engines
+from benchmarks.scaling.vectors import forget
 from zarrvec.engine import heads
-from zarrvec.engine.bridge import run_sync
-from zarrvec.search import entries, sources, units
-from zarrvec.search.cache import LISTS, ROOTS
+from zarrvec.search import entries
 
 SHARED_DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
 ROWS = 31_000
@@ -23,13 +21,6 @@ WAVE = {"ttfb": "300"}  # what is asked for side by side overlaps, however busy 
 pytestmark = pytest.mark.skipif(
     not SHARED_DATA.exists(), reason="the shared data is not beside this checkout"
 )
-
-
-def forget():
-    """Hold nothing in memory, as in a new process."""
-    run_sync(engines.close_engines())
-    for cache in (LISTS, ROOTS, sources._OPENED, sources._GENERATIONS, units._ROWS):
-        cache.clear()
 
 
 def lines(count):

@@ -165,8 +165,9 @@ class Engine:
     async def _can_be_created_twice(self, path: str) -> bool | None:
         """Return whether an object can; None if it can't be created once."""
         try:
+            # who sends it again by himself is refused although it is there
             if not await self.objects.create(path, b"1") and await self.objects.get(path) != b"1":
-                return None  # else what was refused had been sent a second time
+                return None
             return await self.objects.create(path, b"2")
         finally:
             with suppress(StorageError):  # what is left of a probe does no harm

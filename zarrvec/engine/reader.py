@@ -5,6 +5,7 @@ Source: ``specs/storage-operations.md``, section "Reads".
 
 import asyncio
 from collections.abc import Sequence
+from functools import partial
 from itertools import takewhile
 from typing import Final, NamedTuple, TypeAlias
 
@@ -84,11 +85,12 @@ class Reader:
             where = Location(*commit.root_at)
             count_round()
             number, name = commit.root_number or commit.number, self._name_of(where.pack, where.offset)
+            decode = partial(decode_root, name=name, number=number)
             data = await self._get_range(Range(*where))
             try:
-                version.root = decode_root(data, name=name, number=number)
+                version.root = decode(data)
             except StoredBytesError:  # a bit may have flipped on the way
-                version.root = decode_root(await self._get_range(Range(*where)), name=name, number=number)
+                version.root = decode(await self._get_range(Range(*where)))
         return version.root
 
     async def pages(self, refs: Sequence[PageRef]) -> list[Table]:
@@ -130,7 +132,7 @@ class Reader:
             return tables, damaged
 
         tables, damaged = await asyncio.to_thread(decode) if len(refs) > _THREAD_PAGES else decode()
-        for ref in damaged:  # as of a value
+        for ref in damaged:  # a bit may have flipped on the way
             tables[ref.location] = self._page(ref, await self._get_range(Range(*ref.location)))
         for location, table in tables.items():
             self.keep_page(location, table)

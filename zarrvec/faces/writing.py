@@ -171,10 +171,9 @@ def append_once(
         The array as `newest_of` returned it, if that was asked already.
     """
     newest = newest_of(array) if newest is None else newest
+    # of no rows zarr would write the shape all the same, over what others make of it
     if values.shape != (*newest.shape[:axis], 0, *newest.shape[axis + 1 :]):
-        newest.append(
-            values, axis=axis
-        )  # of nothing zarr would write the shape as well, whatever others make of it
+        newest.append(values, axis=axis)
     _take_shape(array, _shape_of(newest))
     shape: tuple[int, ...] = newest.shape
     return shape
