@@ -46,6 +46,7 @@ def minilm():
     )
 
 
+@pytest.mark.skipif(not REAL.exists(), reason="the shared data is not beside this checkout")
 @pytest.mark.parametrize("metric", METRICS)
 def test_real_embeddings(minilm, metric):
     base, queries, truth = minilm
