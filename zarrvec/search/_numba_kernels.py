@@ -33,7 +33,7 @@ from zarrvec.search.space import LONGEST, SHORTEST
 if nb.config.DISABLE_JIT:
     raise ImportError("NUMBA_DISABLE_JIT is set: nothing here runs uncompiled, numpy does.")
 
-MADE_OF = "71272409"
+MADE_OF = "afd6f3fe"
 """CRC32C of the modules with kernels that are compiled here: what numba has stored for later processes goes by the bytes of this
 file alone. A test says what it is."""
 _TOGETHER = 32

@@ -155,7 +155,7 @@ def scan_numpy(
 
 
 class _Pairs:
-    """The scores of a block of queries with all entries of the lists that they probe."""
+    """The products of a block of queries with all entries of the lists that they probe."""
 
     def __init__(
         self,
@@ -170,44 +170,60 @@ class _Pairs:
     ) -> None:
         rows, columns = np.nonzero(probes >= 0)
         numbers = probes[rows, columns]
-        sizes = counts[numbers]
-        self._starts = np.concatenate([[0], np.cumsum(sizes)])
-        """Where the scores of each pair of query and list begin, query by query."""
-        self._edges = np.searchsorted(rows, np.arange(len(queries) + 1))
-        self._scores = np.empty(self._starts[-1], dtype=np.float32)
-        self._no_ids = np.empty(0, dtype=f"<u{layout.id_bytes}")
-        self._ids: list[npt.NDArray[Any]] = [self._no_ids] * len(rows)
-        bases = base[rows, columns]
+        self._sizes = counts[numbers]
+        self._bases = base[rows, columns]
+        self._allowed = allowed
+        self._edges = np.searchsorted(rows, np.arange(len(queries) + 1)).tolist()
+        """Where the pairs of each query with a list begin."""
+        self._starts = [0, *np.cumsum(self._sizes).tolist()]
+        """Where the products of each pair begin, query by query."""
+        self._products = np.empty(self._starts[-1], dtype=np.float32)
+        named = numbers.tolist()
+        lists = {number: _list_at(layout, addresses[number], counts[number], bits) for number in set(named)}
+        self._lists = [lists[number] for number in named]
         padded = np.zeros((len(queries), 2 * layout.half), dtype=np.float32)
         padded[:, : layout.width] = queries
-        memory = _Memory(layout, addresses, counts, bits)
-        runs = _runs(numbers, sizes * layout.half, single=len(queries) == 1)
-        # of each, the pairs whose lists are compared: of several lists, and one query; or of one list
-        compared = [pairs if numbers[pairs[0]] != numbers[pairs[-1]] else pairs[:1] for pairs in runs]
-        most = max((int(sizes[pairs].sum()) for pairs in compared), default=0)
-        scratch = np.empty(2 * layout.half * most, dtype=np.float32)  # fresh memory for each run takes longer
-        for pairs, some in zip(runs, compared, strict=True):
-            several = len(some) > 1
-            entries = memory.columns(numbers[some].tolist())
-            count, half = entries.high.shape
-            residuals = scratch[: 2 * count * half].reshape(count, 2 * half)
-            first, second = halves_of(entries.high ^ _SIGNS, entries.low)
-            residuals[:, :half], residuals[:, half:] = first.view(np.int8), second.view(np.int8)
-            dots = _products(padded[rows[pairs[:1] if several else pairs]], residuals)
-            dots *= entries.scales
-            dots += np.repeat(bases[pairs], sizes[pairs]) if several else bases[pairs, None]
-            scores = np.negative(dots, out=dots) if entries.norms is None else entries.norms - 2 * dots
-            if allowed is not None:
-                scores[:, ~_among(allowed, entries.ids)] = np.inf
-            for pair, found in zip(pairs.tolist(), scores, strict=not several):
-                self._scores[self._starts[pair] : self._starts[pair] + len(found)] = found
-                self._ids[pair] = entries.ids
+        if len(queries) == 1:
+            self._multiply_runs(padded, layout.half)
+        else:
+            self._multiply_lists(padded, layout.half, rows, numbers)
+
+    def _multiply_runs(self, query: Float32, half: int) -> None:
+        """Compare a single query with some lists at a time."""
+        runs = [(run.start, run.stop) for run in blocks_of(self._sizes * half, _RUN_BYTES)]
+        starts = self._starts
+        scratch = _Scratch(max((starts[stop] - starts[start] for start, stop in runs), default=0), half)
+        for start, stop in runs:
+            residuals = scratch.residuals(self._lists[start:stop])
+            np.matmul(query, residuals.T, out=self._products[None, starts[start] : starts[stop]])
+
+    def _multiply_lists(
+        self, queries: Float32, half: int, rows: npt.NDArray[np.intp], numbers: Int64
+    ) -> None:
+        """Compare each list with all queries that probe it."""
+        order = np.argsort(numbers, kind="stable")
+        scratch = _Scratch(int(self._sizes.max(initial=0)), half)
+        for pairs in np.split(order, np.flatnonzero(np.diff(numbers[order])) + 1) if len(order) else ():
+            some = pairs.tolist()
+            residuals = scratch.residuals([self._lists[pair] for pair in some[:1]])
+            for pair, found in zip(some, _products(queries[rows[pairs]], residuals), strict=True):
+                self._products[self._starts[pair] : self._starts[pair + 1]] = found
 
     def nearest(self, row: int, kept: int) -> tuple[Int64, Float32]:
         """Return the best of one query, each id once."""
         first, last = self._edges[row], self._edges[row + 1]
-        scores = self._scores[self._starts[first] : self._starts[last]]
-        ids = np.concatenate([self._no_ids, *self._ids[first:last]])
+        lists = self._lists[first:last]
+        if not lists:
+            ids, scores = nothing(1, kept)
+            return ids[0], scores[0]
+        scales = np.concatenate([entries.scales for entries in lists])
+        dots = self._products[self._starts[first] : self._starts[last]] * scales
+        dots += np.repeat(self._bases[first:last], self._sizes[first:last])
+        norms = [entries.norms for entries in lists if entries.norms is not None]
+        scores = np.concatenate(norms) - 2 * dots if norms else np.negative(dots, out=dots)
+        ids = np.concatenate([entries.ids for entries in lists])
+        if self._allowed is not None:
+            scores[~_among(self._allowed, ids)] = np.inf
         taken = 2 * kept
         while True:
             limit = _LARGEST
@@ -220,14 +236,30 @@ class _Pairs:
             taken *= 2
 
 
-def _runs(numbers: Int64, sizes: Int64, *, single: bool) -> list[npt.NDArray[np.intp]]:
-    """Return which pairs of query and list are compared together: all of a list, or of a single query those of some lists."""
-    if single:
-        return [np.arange(run.start, run.stop) for run in blocks_of(sizes, _RUN_BYTES)]
-    if not len(numbers):
-        return []
-    order = np.argsort(numbers, kind="stable")
-    return np.split(order, np.flatnonzero(np.diff(numbers[order])) + 1)
+class _Scratch:
+    """Memory in which the residuals of lists are made one after the other: fresh memory for each takes longer."""
+
+    def __init__(self, entries: int, half: int) -> None:
+        self._planes = np.empty((2, entries, half), dtype=np.uint8)
+        self._residuals = np.empty((entries, 2 * half), dtype=np.float32)
+        self._half = half
+
+    def residuals(self, lists: Sequence[Columns]) -> Float32:
+        """Return the residuals of some lists, one list after the other, in units of their scales; until the next call."""
+        highs = [entries.high for entries in lists]
+        lows = [entries.low for entries in lists if entries.low is not None]
+        count = sum(map(len, highs))
+        space = self._planes[:, :count]
+        high = np.bitwise_xor(_joined(highs, space[0]), _SIGNS, out=space[0])
+        low = _joined(lows, space[1]) if lows else None
+        first, second = halves_of(high, low)
+        residuals = self._residuals[:count]
+        residuals[:, : self._half], residuals[:, self._half :] = first.view(np.int8), second.view(np.int8)
+        return residuals
+
+
+def _joined(planes: Sequence[npt.NDArray[np.uint8]], space: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    return planes[0] if len(planes) == 1 else np.concatenate(planes, out=space)
 
 
 def _products(queries: Float32, residuals: Float32) -> Float32:
@@ -239,30 +271,11 @@ def _products(queries: Float32, residuals: Float32) -> Float32:
     return dots
 
 
-class _Memory:
-    """Posting lists of a segment, by address."""
-
-    def __init__(self, layout: Layout, addresses: npt.NDArray[np.uint64], counts: Int64, bits: int) -> None:
-        self._layout = layout
-        self._addresses = addresses
-        self._counts = counts
-        self._bits = bits
-
-    def columns(self, numbers: Sequence[int]) -> Columns:
-        """Return the parts of some lists, one list after the other."""
-        lists = [self._list(number) for number in numbers]
-        if len(lists) == 1:
-            return lists[0]
-        columns: list[Any] = [
-            None if parts[0] is None else np.concatenate(parts) for parts in zip(*lists, strict=True)
-        ]
-        return Columns(*columns)
-
-    def _list(self, number: int) -> Columns:
-        count = int(self._counts[number])
-        size = self._layout.total_bytes(count) if self._bits == 8 else self._layout.head_bytes(count)
-        data = np.asarray(_Bytes(int(self._addresses[number]), size))
-        return self._layout.columns(data, count, bits=self._bits)
+def _list_at(layout: Layout, address: np.uint64, count: np.int64, bits: int) -> Columns:
+    """Return the parts of a posting list in memory."""
+    entries = int(count)
+    size = layout.total_bytes(entries) if bits == 8 else layout.head_bytes(entries)
+    return layout.columns(np.asarray(_Bytes(int(address), size)), entries, bits=bits)
 
 
 class _Bytes:

@@ -3,7 +3,7 @@
 Source: ``specs/vector-index.md``, section "Reading".
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import islice
 from typing import Final
 
@@ -21,8 +21,11 @@ from zarrvec.search.roots import Part
 from zarrvec.search.sources import Want
 
 Int64 = npt.NDArray[np.int64]
+Bytes = npt.NDArray[np.uint8]
 
 _ARENA: Final = Arena()
+_UNCOPIED_BYTES: Final = 8 << 20
+"""Up to so many bytes of lists are kept where they were read into. A first search is done before their copies would pay."""
 
 
 def read_lists(
@@ -72,23 +75,42 @@ def read_lists(
 
 
 def _keep(
-    part: Part, numbers: Int64, blocks: Sequence[memoryview | bytes], bits: int, name: str
+    part: Part, numbers: Int64, blocks: Sequence[memoryview], bits: int, name: str
 ) -> dict[int, CachedList]:
     """Check lists and put them into memory."""
     lists = {}
-    copied = _ARENA.copy_of if is_compiled() else np.copy  # numpy's kernels work for longer than they wait
+    kept_as = _way_to_keep(blocks)
     heads = (part.counts[numbers] * part.layout.head_bytes(1)).tolist()
     stored_crcs = part.crcs[numbers].tolist()
     for number, block, head, (crc_head, crc_low) in zip(
         numbers.tolist(), blocks, heads, stored_crcs, strict=True
     ):
         size = head if bits == 4 else len(block)
-        data = copied(np.frombuffer(block, dtype=np.uint8)[:size])  # apart from what it was read with
+        data = kept_as(np.frombuffer(block, dtype=np.uint8)[:size])
         if crc32c(data[:head]) != crc_head or (bits == 8 and crc32c(data[head:]) != crc_low):
             raise _damaged(part, number, name)
         lists[number] = CachedList(data, bits)
     LISTS.put_many({(part.id, number): (kept, kept.data.nbytes) for number, kept in lists.items()})
     return lists
+
+
+def _way_to_keep(blocks: Sequence[memoryview]) -> Callable[[Bytes], Bytes]:
+    """Return what makes of lists, as they were read, what is kept of them.
+
+    They are copied apart from what was read with them, unless that is little, none of it can change, and few are held: so
+    no more than twice `_UNCOPIED_BYTES` are kept alive, nor more than the cache may hold.
+    """
+    if is_compiled():
+        return _ARENA.copy_of
+    listed = sum(map(len, blocks))
+    most = min(_UNCOPIED_BYTES, LISTS.limit_bytes // 2)
+    read = {id(block.obj): memoryview(block.obj) for block in blocks}.values()
+    few = LISTS.bytes_held + listed <= most and sum(data.nbytes for data in read) <= 2 * listed
+    return _as_it_is if few and all(data.readonly for data in read) else np.copy
+
+
+def _as_it_is(data: Bytes) -> Bytes:
+    return data
 
 
 def _damaged(part: Part, number: int, name: str) -> CorruptError:
