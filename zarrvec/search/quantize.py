@@ -71,7 +71,8 @@ def _in_steps(centroids: Float32, step: int) -> tuple[npt.NDArray[np.int8], Floa
 
 
 def _mean_square(vectors: Float32) -> float:
-    return float(np.einsum("ij,ij->i", vectors, vectors).mean(dtype=np.float64))
+    squares = np.einsum("ij,ij->i", vectors, vectors, dtype=np.float64)  # they may vanish in float32
+    return float(squares.mean())
 
 
 def quantize(
