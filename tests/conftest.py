@@ -43,3 +43,13 @@ def compiled(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) ->
     if request.param and not kernels.compile_now():
         pytest.skip("numba is not installed")
     return bool(request.param)
+
+
+@pytest.fixture
+def numpy_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let numpy compute everything, as if numba were not installed."""
+    from zarrvec.search import kernels, loading  # as above
+
+    loader = loading.Loader()
+    loader.missing = True
+    monkeypatch.setattr(kernels, "_loader", loader)

@@ -11,10 +11,9 @@ from zarr.storage import LocalStore, MemoryStore
 
 import zarrvec
 from zarrvec.errors import CorruptError
-from zarrvec.search import extending, groups, kernels, optimize
+from zarrvec.search import extending, groups, optimize
 from zarrvec.search.cache import LISTS, ROOTS
 from zarrvec.search.head import ATTRIBUTE
-from zarrvec.search.loading import Loader
 from zarrvec.search.roots import GroupedRoot
 
 pytest.importorskip("faiss")
@@ -81,10 +80,8 @@ def recall(array, truth, **options):
 
 
 @pytest.mark.once
-def test_all_lists_are_found(known, looks_at_all, monkeypatch):
-    numpy_alone = Loader()
-    numpy_alone.missing = True  # compiled code rounds differently
-    monkeypatch.setattr(kernels, "_loader", numpy_alone)
+@pytest.mark.usefixtures("numpy_alone")  # compiled code rounds differently
+def test_all_lists_are_found(known, looks_at_all):
     hits = known.array.vec.search(QUERIES, 10, nprobe=LISTS_MADE)
     looks_at_all()
     forget()

@@ -8,9 +8,8 @@ import zarr
 from zarr.storage import MemoryStore
 
 import zarrvec
-from zarrvec.search import index, kernels, sources
+from zarrvec.search import index, sources
 from zarrvec.search.cache import LISTS, ROOTS
-from zarrvec.search.loading import Loader
 
 pytestmark = [pytest.mark.once, pytest.mark.usefixtures("quick_builds")]
 
@@ -19,11 +18,7 @@ QUERIES = np.random.default_rng(1).standard_normal((60, 64)).astype("f4")
 
 
 @pytest.fixture(autouse=True)
-def _numpy_alone(monkeypatch):
-    """Compiled code copies all lists."""
-    loader = Loader()
-    loader.missing = True
-    monkeypatch.setattr(kernels, "_loader", loader)
+def _nothing_held(numpy_alone):  # compiled code copies all lists
     LISTS.clear()
     ROOTS.clear()
 
